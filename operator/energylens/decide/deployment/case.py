@@ -109,7 +109,7 @@ class Case:
         return (lower, carried) if isinstance(carried, Feasible) else (load, result)
 
     def within_what_is_served(self, asked: LLMDeployment) -> PlanningResult:
-        """Return the plan; without LeaderWorkerSet, plan within one node first: only a plan over nodes needs the kind."""
+        """Return the plan; without LeaderWorkerSet, plan within one node first: only plans over nodes need it."""
         nodes = self.inputs.snapshot.nodes
         if self.inputs.serves_lws or not nodes:
             return self.plan(asked)

@@ -1,4 +1,4 @@
-"""The load that a deployment is planned for where ``spec.planning.followLoad`` is Auto. Pure."""
+"""The load to plan for with ``spec.planning.followLoad: Auto``. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from energylens.planner.types import Infeasible, PlanningResult
 
 
 def followed_load(deployment: LLMDeployment, window: WindowMeasurement | None) -> FollowedLoad | None:
-    """Return the load to plan for after the last window; None where the spec's own is planned for."""
+    """Return the load to plan for after the last window; None if the load of the spec is used."""
     spec = deployment.spec
     declared = spec.workload.requests_per_second
     if spec.planning.follow_load == "Never" or declared is None:
@@ -34,7 +34,7 @@ def followed_load(deployment: LLMDeployment, window: WindowMeasurement | None) -
 
 
 def at_load(deployment: LLMDeployment, load: FollowedLoad | None) -> LLMDeployment:
-    """Return the deployment with the load to plan for as the load that it declares."""
+    """Return the deployment with the load to plan for as its declared load."""
     if load is None:
         return deployment
     changes = changed_lengths(deployment.spec.workload, load)
@@ -47,9 +47,9 @@ def at_load(deployment: LLMDeployment, load: FollowedLoad | None) -> LLMDeployme
 
 
 def most_carried(load: FollowedLoad | None, answer: PlanningResult) -> FollowedLoad | None:
-    """Return the highest step that some plan carries where none carries the followed load.
+    """Return the highest step that any plan sustains, if no plan sustains the followed load.
 
-    None where that is less than the declared load: then the spec itself has no plan.
+    None if that step is below the declared load: then the spec itself has no plan.
     """
     if load is None or load.step <= 0 or not isinstance(answer, Infeasible):
         return None
@@ -61,12 +61,12 @@ def most_carried(load: FollowedLoad | None, answer: PlanningResult) -> FollowedL
 
 
 def carried_load(load: FollowedLoad | None, step: int | None) -> FollowedLoad | None:
-    """Return the followed load at the step that the plan was made for; None for the step that it has."""
+    """Return the followed load at the step of the plan; None if the load already has that step."""
     return load if load is None or step is None else replace(load, step=step)
 
 
 def load_status(load: FollowedLoad | None) -> LoadStatus | None:
-    """Return the followed load as it is written."""
+    """Return the followed load for the status."""
     if load is None:
         return None
     return LoadStatus(
@@ -96,12 +96,12 @@ def _known(status: LoadStatus | None, declared: float) -> FollowedLoad:
 
 
 def measured_load(window: WindowMeasurement | None) -> MeasuredLoad | None:
-    """Return the load of a window; None where it has no rate."""
+    """Return the load of a window; None if the window has no rate."""
     if window is None or window.requests_per_second is None or window.window_start is None or window.window_end is None:
         return None
     running, waiting = window.mean_running, window.mean_waiting
     return MeasuredLoad(
-        # Whole seconds, as status keeps them: a window must be known again.
+        # Whole seconds, as in the status, so that a window is recognised again.
         datetime.fromtimestamp(int(window.window_start), tz=UTC),
         datetime.fromtimestamp(int(window.window_end), tz=UTC),
         window.requests_per_second,

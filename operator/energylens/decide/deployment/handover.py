@@ -1,9 +1,9 @@
-"""From a Deployment to a LeaderWorkerSet and back: the old workload serves until the new one's pods are ready. Pure.
+"""Handover between a Deployment and a LeaderWorkerSet: the old workload serves until the new pods are ready. Pure.
 
-A plan that moves between one node and several needs another kind of object, and no controller of Kubernetes rolls one
-kind over into another. Both objects exist for a while; the Service selects all ready pods. The old object is deleted as
-soon as the new one has all replicas. If the new pods wait for GPUs of the old ones, old replicas are removed one by
-one, each time only after the freed GPUs had time to be used; the rest keeps serving.
+A plan that moves between one node and several needs another kind of object, and no controller of Kubernetes rolls out
+from one kind to another. Both objects exist for a while; the Service selects all ready pods. The old object is deleted
+as soon as the new object has all replicas. If the new pods wait for GPUs of the old pods, old replicas are removed one
+by one, with a pause in which the new pods can use the freed GPUs; the remaining replicas keep serving.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from energylens.serving.metadata import PREFIX
 from energylens.serving.timing import DEFAULT_GRACE_PERIOD_SECONDS
 
 SCALED_DOWN = f"{PREFIX}scaled-down-at"
-"""Annotation of the old workload: when its replicas were last made fewer, RFC 3339."""
+"""Annotation of the old workload: time of its last reduction of replicas, RFC 3339."""
 SETTLE_SECONDS = 30
-"""Beyond the grace period: the scheduler tries pods that did not fit again within 10 s, then they are bound."""
+"""Pause beyond the grace period, s: the scheduler retries unschedulable pods within 10 s, and then binds them."""
 
 
 @dataclass(frozen=True)
 class Handover:
-    """Fate of the old workload in this pass."""
+    """Action on the old workload in this reconcile."""
 
     body: Body
     replicas: int
-    """Number of replicas that remain; 0 means that the object is deleted."""
+    """Number of remaining replicas; with 0, the object is deleted."""
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """The old workload with fewer replicas; None where nothing is written, or the object goes."""
+        """The old workload with fewer replicas; None if nothing is written, or if the object is deleted."""
         if self.replicas == 0 or self.replicas == replicas_of(self.body):
             return None
         metadata = self.body["metadata"]
@@ -63,7 +63,7 @@ class Handover:
 
 
 def handover(observed: Observation) -> Handover | None:
-    """Return what becomes of the workload of the other kind; None where there is none, or no new one yet."""
+    """Return the action on the workload of the other kind; None if there is none, or no new workload yet."""
     old, new = observed.outgoing, observed.workload
     if old is None or new is None:
         return None
@@ -92,7 +92,7 @@ def _left(observed: Observation, old: Body, new: Body) -> int:
 
 
 def _waits_for(observed: Observation, state: RolloutProgress, old: Body) -> bool:
-    """Return whether new pods wait for what old ones hold, and nothing is under way that may change it."""
+    """Return whether new pods wait for resources of old pods, and no pod is stopping or starting."""
     new = [pod for pod in observed.pods if pod.revision == state.revision and not pod.finished]
     rest = [pod for pod in observed.pods if pod.revision != state.revision and not pod.finished]
     if len(rest) != replicas_of(old) * group_size(old) or any(pod.ends_by for pod in rest):
@@ -110,7 +110,7 @@ def _waits_for(observed: Observation, state: RolloutProgress, old: Body) -> bool
 
 
 def _starting(new: list[PodState], observed: Observation) -> bool:
-    """Return whether a whole replica has its nodes and is not ready yet."""
+    """Return whether all pods of a replica are bound to nodes and the replica is not ready yet."""
     size = group_size(observed.workload or {})
     groups: dict[str, list[PodState]] = {}
     for pod in new:

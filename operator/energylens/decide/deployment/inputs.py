@@ -1,4 +1,4 @@
-"""The inputs of a plan, as one frozen value, so that planning can run in a thread."""
+"""The inputs of a plan as one frozen value, so that planning can run in a thread."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from energylens.planner.types import ClusterSnapshot, PowerAllowance
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that planning one LLMDeployment reads."""
+    """All inputs of planning one LLMDeployment."""
 
     deployment: LLMDeployment
     config: Mapping[str, Any] | None
-    """The model's config.json from ``spec.model.configRef``; None when the catalogue is asked, or it is missing."""
+    """The model's config.json from ``spec.model.configRef``; None if it is missing, or if the catalogue is used."""
     snapshot: ClusterSnapshot
     allowance: PowerAllowance | None
     serves_lws: bool
     adopted_at: datetime | None
     now: datetime
     want_table: bool
-    """The ConfigMap with the table of plans is missing."""
+    """Whether the ConfigMap with the table of plans is missing."""
     standing: PlanStatus | None = None
-    """The plan whose pods run while the one in status waits for approval."""
+    """The running plan while the plan in the status waits for approval."""
     corrections: Corrections | None = None
     """Factors learned from measurement."""
     late: str = ""
-    """Why the rollout of the plan in status missed its deadline; "" when it did not."""
+    """Why the rollout of the plan in the status missed its deadline; "" if it did not."""
     load: FollowedLoad | None = None
-    """The load to plan for; None for that of the spec."""
+    """The load to plan for; None for the load of the spec."""
     beside: Beside | None = None
     """The running plan beside which new plans are verified; None if the spec does not ask for verification."""
     missing: PlanChoice | None = None
-    """Why that config.json is not there, where it is named; then nothing can be planned."""
+    """Why the config.json that the spec names is missing, so that nothing can be planned."""
     no_hours: NoHours | None = None
-    """Why the hours of the profile are not there, where a ConfigMap has them; then no week can be planned."""
+    """Why the ConfigMap with the hours of the profile has none, so that no week can be planned."""
     learned: LearnedHours | None = None
-    """The measured rates of the hours; None where the profile is not learned."""
+    """The measured rates of the hours; None if the profile is not learned."""
 
 
 def adopted_at(deployment: LLMDeployment) -> datetime | None:
-    """Return when the plan that is followed was adopted; None when the status does not say."""
+    """Time at which the followed plan was adopted; None if the status has no such time."""
     return moment_of(deployment.status.plan_adoption_time)

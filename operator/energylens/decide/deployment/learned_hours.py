@@ -1,10 +1,11 @@
-"""Rates of the hours of a week, learned from measured windows and damped so that noise plans nothing again. Pure.
+"""Rates of the hours of a week, learned from measured windows and damped so that noise causes no new plan. Pure.
 
-Each hour of the week has the mean of its measured rates; when an hour is measured again in a later week, everything
-before has less weight. Plans are made for steps of 25 %, as in :mod:`energylens.decide.deployment.load`: a window that
-exceeds the step of its hour by `RAISE` raises the step at once, since the objectives of that hour break now. All other
-changes wait for the end of the local day. A step is lowered when the mean is below the next lower step by `SPARE`: each
-week measures an hour once, so that noise of 9 % in single weeks must neither raise nor lower a step again.
+Each hour of the week has the mean of its measured rates; when an hour is measured again in a later week, earlier
+measurements lose weight. Plans are made for steps of 25 %, as in :mod:`energylens.decide.deployment.load`: a window
+that exceeds the step of its hour by `RAISE` raises the step at once, since the objectives of that hour are broken now.
+All other changes wait for the end of the local day. A step is lowered when the mean is below the next lower step by
+`SPARE`: each week measures an hour once, so that noise of 9 % in single weeks must neither raise nor lower a step
+again.
 """
 
 from __future__ import annotations
@@ -23,29 +24,29 @@ from energylens.decide.deployment.load import RAISE, STEP, MeasuredLoad, rate_of
 from energylens.planner.search.week_load import HOURS
 
 COVERED_SECONDS = 900
-"""Measured time from which on an hour counts as measured: a quarter of the hour."""
+"""Measured time after which an hour counts as measured, s: a quarter of the hour."""
 SPARE = RAISE * RAISE
-"""A step is lowered when the mean rate of its hour fits the next lower step with this factor to spare. A week 9 % above
-the mean may have set the step, and a week 9 % below must not lower it: 1.09 / 0.91 = 1.198."""
+"""Factor by which the mean rate of an hour must be below the next lower step before the step is lowered. A week 9 %
+above the mean may have set the step, and a week 9 % below the mean must not lower the step: 1.09 / 0.91 = 1.198."""
 MOST_SECONDS = 1_000_000
 """Largest weight of an hour, as the API allows."""
 
 
 @dataclass(frozen=True)
 class LearnedHours:
-    """What is known of the hours of a week; tuples have 168 elements, Monday 0:00 first."""
+    """Learned rates of the hours of a week; tuples have 168 elements, Monday 0:00 first."""
 
     zone: str
     declared: float
-    """Requests per second of the spec, of which the planned rates are steps."""
+    """Requests per second of the spec; planned rates are steps of this rate."""
     rates: tuple[float, ...] = (0.0,) * HOURS
-    """Mean measured rates, requests per second; 0 where nothing was measured."""
+    """Mean measured rates, requests per second; 0 for an unmeasured hour."""
     seconds: tuple[int, ...] = (0,) * HOURS
-    """Measured time, older weeks with less weight, s."""
+    """Measured time, with less weight for older weeks, s."""
     steps: tuple[int, ...] = (0,) * HOURS
     """Steps of the declared rate that hours are planned for."""
     counted: datetime | None = None
-    """End of the last window; each counts once."""
+    """End of the last counted window; each window counts once."""
 
     @property
     def covered(self) -> int:
@@ -64,16 +65,16 @@ class LearnedHours:
 def learn(
     before: LearnedHours, window: MeasuredLoad, earlier_weeks: float, made_for: Sequence[float] | None = None
 ) -> LearnedHours:
-    """Return what is known after a window; one that was counted before changes nothing.
+    """Return the learned hours after a window; a window that was counted before changes nothing.
 
     Args:
-        before: What was known.
-        window: The measured window. Where engines were saturated, ended requests understate the demand, which is taken
-            as one step more than the plan was made for.
+        before: The learned hours before the window.
+        window: The measured window. If engines were saturated, ended requests understate the demand, and the demand
+            counts as one step above the rate of the plan.
         earlier_weeks: Factor on the weight of an hour's measurements in earlier weeks, 0 to 1.
-        made_for: Rate that the replicas of each hour were planned for, requests per second, shape (168,); by default
-            that of its step. It is lower where no plan sustains the step: engines stay saturated there, and the step
-            must not rise with every window.
+        made_for: Rate for which the replicas of each hour were planned, requests per second, shape (168,); by default
+            the rate of the hour's step. If no plan sustains the step, ``made_for`` is lower: engines stay saturated in
+            that hour, and the step must not rise with every window.
     """
     if before.counted is not None and window.end <= before.counted:
         return before
@@ -97,7 +98,7 @@ def learn(
 
 
 def learned_hours(deployment: LLMDeployment, measured: MeasuredLoad | None) -> LearnedHours | None:
-    """Return what is known of a deployment's hours after the last window; None where its profile is not learned."""
+    """Return a deployment's learned hours after the last window; None if its profile is not learned."""
     workload = deployment.spec.workload
     profile, declared = workload.profile, workload.requests_per_second
     if profile is None or profile.learned is None or declared is None:
@@ -111,7 +112,7 @@ def learned_hours(deployment: LLMDeployment, measured: MeasuredLoad | None) -> L
 
 
 def with_learned(deployment: LLMDeployment, learned: LearnedHours | None) -> LLMDeployment:
-    """Return a deployment with the learned rates as the hours of its profile; as it is where nothing is learned."""
+    """Return a deployment with the learned rates as the hours of its profile; unchanged without learned rates."""
     spec = deployment.spec
     profile = spec.workload.profile
     if learned is None or profile is None or profile.learned is None:
@@ -123,7 +124,7 @@ def with_learned(deployment: LLMDeployment, learned: LearnedHours | None) -> LLM
 
 
 def learned_status(learned: LearnedHours | None) -> LearnedLoadStatus | None:
-    """Return what is known in the form of the status; None before the first window."""
+    """Return the learned hours for the status; None before the first window."""
     if learned is None or learned.counted is None:
         return None
     return LearnedLoadStatus(
@@ -138,7 +139,7 @@ def learned_status(learned: LearnedHours | None) -> LearnedLoadStatus | None:
 
 
 def coverage_text(workload: WorkloadSpec, status: LearnedLoadStatus | None) -> str:
-    """Return that too few hours were measured to plan for less than the declared rate; "" where they are enough."""
+    """Return that too few hours were measured to plan for less than the declared rate; "" if enough were."""
     profile = workload.profile
     if profile is None or profile.learned is None:
         return ""
@@ -170,7 +171,7 @@ def limited_to(deployment: LLMDeployment, requests_per_second: str) -> LLMDeploy
 
 
 def _rates_of(schedule: ScheduleStatus) -> tuple[float, ...]:
-    """Return the rate that each hour of a schedule was planned for, requests per second, shape (168,)."""
+    """Return the rate for which each hour of a schedule was planned, requests per second, shape (168,)."""
     found = [float(parse_quantity(schedule.hours[-1].requests_per_second))] * HOURS
     for entry in schedule.hours:
         first = 24 * WEEKDAYS.index(entry.day) + entry.hour
@@ -191,13 +192,13 @@ def _known(status: LearnedLoadStatus | None, zone: str, declared: float) -> Lear
     )
     if math.isclose(float(parse_quantity(status.declared_requests_per_second)), declared, rel_tol=1e-3):
         return found
-    # The steps were those of another declared rate.
+    # The steps belong to another declared rate.
     fresh = replace(found, steps=(0,) * HOURS)
     return replace(fresh, steps=_settled(fresh))
 
 
 def _settled(learned: LearnedHours) -> tuple[int, ...]:
-    """Return the step of each hour: another one where the mean rate is outside of what the present step covers."""
+    """Return the step of each hour, changed if the mean rate is outside the range of the present step."""
     found = []
     for rate, seconds, step in zip(learned.rates, learned.seconds, learned.steps, strict=True):
         planned = rate_of(learned.declared, step)
@@ -223,12 +224,12 @@ def _day(moment: datetime, zone: ZoneInfo) -> object:
 
 
 def _rounded(rate: float) -> float:
-    """Return a rate as the status keeps it, to thousandths, so that a restart of the operator changes nothing."""
+    """Return a rate in thousandths, as in the status, so that a restart of the operator changes nothing."""
     return float(parse_quantity(format_milli(rate)))
 
 
 def _entries(rates: tuple[float, ...]) -> Iterator[ProfileHours]:
-    """Yield the rates as hours of each day, equal neighbours as one entry."""
+    """Yield the rates as hours of each day, with equal neighbours merged into one entry."""
     for day, name in enumerate(WEEKDAYS):
         mine = rates[24 * day : 24 * day + 24]
         first = 0

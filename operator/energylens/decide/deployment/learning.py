@@ -1,4 +1,4 @@
-"""Teaches the pooled corrections what each window says of its plan, once."""
+"""Updates the pooled corrections once with each window of a plan."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from energylens.measure.types import WindowMeasurement
 
 
 class Learning:
-    """The pool, and up to which window each LLMDeployment has taught it."""
+    """The pool, and the last window of each LLMDeployment that the pool has learned from."""
 
     def __init__(self, pool: Pool) -> None:
-        """Teach ``pool``."""
+        """Update ``pool``."""
         self.pool = pool
         self._learned_until: dict[Key, float | None] = {}
 
     def learn(
         self, key: Key, deployment: LLMDeployment, plan: PlanStatus | None, found: WindowMeasurement | None
     ) -> None:
-        """Take in the last window of a plan, where the spec asks for it and the load was the plan's."""
+        """Learn from the last window of a plan, if the spec asks for corrections and the load matches the plan."""
         if plan is None or found is None or found.reason != "Measured" or not _is_asked(deployment):
             return
         new = is_new_window(deployment, found) and self._learned_until.get(key) != found.window_end
@@ -30,11 +30,11 @@ class Learning:
             self.pool.learn(deployment, plan, measured_point(plan, found))
 
     def of(self, deployment: LLMDeployment, plan: PlanStatus | None) -> LearnedCorrection | None:
-        """Return what is known of a plan, as its object shows it; None where the spec does not ask for it."""
+        """Return the correction of a plan for its status; None if the spec does not ask for corrections."""
         return self.pool.of(deployment, plan) if plan is not None and _is_asked(deployment) else None
 
     def forget(self, key: Key) -> None:
-        """Drop what is remembered of a deleted LLMDeployment; what it taught stays."""
+        """Forget the last window of a deleted LLMDeployment; the corrections learned from it stay."""
         self._learned_until.pop(key, None)
 
 

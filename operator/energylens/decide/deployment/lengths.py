@@ -1,7 +1,7 @@
-"""The lengths of requests that a deployment is planned for where ``spec.planning.followLengths`` is Auto. Pure.
+"""The lengths of requests to plan for with ``spec.planning.followLengths: Auto``. Pure.
 
-The mean tokens of prompts and outputs are followed in the same steps as the request rate. The means are those of the
-engines' counters over the requests that ended in a window; a histogram would only add the width of its buckets.
+The mean tokens of prompts and outputs are followed in the same steps as the request rate. The means come from the
+engines' counters over the requests that ended in a window; a histogram would only add the error of its buckets.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from energylens.measure.types import WindowMeasurement
 
 @dataclass(frozen=True)
 class FollowedLengths:
-    """The mean lengths that are planned for, tokens."""
+    """The mean lengths to plan for, tokens."""
 
     prompts: Followed
     outputs: Followed
 
 
 def known_lengths(deployment: LLMDeployment, counted: datetime | None) -> FollowedLengths:
-    """Return the lengths that were planned for last, those of the spec at first.
+    """Return the last lengths to plan for; initially the lengths of the spec.
 
-    ``counted`` is the end of the last window that was looked at.
+    ``counted`` is the end of the last evaluated window.
     """
     load, workload = deployment.status.load, deployment.spec.workload
     return FollowedLengths(
@@ -46,17 +46,17 @@ def follow_lengths(
     """Return the lengths to plan for after a window; a window of fewer than `FEWEST_REQUESTS` changes nothing.
 
     Args:
-        before: The lengths that were planned for.
+        before: The lengths before the window.
         window: The figures of the window.
         measured: The same window as a load.
-        hold: How long a mean must stay lower before it is followed down.
+        hold: Time for which a mean must stay lower before the length is lowered.
     """
     requests = window.requests
     if requests is None or requests < FEWEST_REQUESTS:
         return before
 
     def after(length: Followed, tokens: float | None) -> Followed:
-        # Without tokens nothing was measured: an engine without the counter, or a prefill that never ended.
+        # Without tokens nothing was measured: the engine lacks the counter, or no prefill ended.
         return (
             follow(length, replace(measured, value=tokens / requests, is_saturated=False), hold) if tokens else length
         )
@@ -65,9 +65,9 @@ def follow_lengths(
 
 
 def changed_lengths(workload: WorkloadSpec, load: FollowedLoad) -> dict[str, Any]:
-    """Return the fields of a workload with the followed lengths; empty where they are those of the spec.
+    """Return the fields of a workload that the followed lengths change; empty if no length differs from the spec.
 
-    A step may be beyond the longest request that the engine accepts although the measured mean is not.
+    A step may exceed the longest request that the engine accepts, although the measured mean does not.
     """
     factors = {
         name: length.value / length.declared
@@ -83,7 +83,7 @@ def changed_lengths(workload: WorkloadSpec, load: FollowedLoad) -> dict[str, Any
 
 
 def _scaled(part: WorkloadSpec | RequestShape, factors: Mapping[str, float], longest: int | None) -> dict[str, Any]:
-    """Return the lengths of requests times factors, where they grow no longer together than the longest request."""
+    """Return the lengths of requests times factors, limited so that their sum keeps to the longest request."""
     declared = {"input_tokens": part.input_tokens or 0, "output_tokens": part.output_tokens or 0}
     found = {name: _tokens(tokens * factors.get(name, 1.0)) for name, tokens in declared.items()}
     for name, other in (("input_tokens", "output_tokens"), ("output_tokens", "input_tokens")):
@@ -93,7 +93,7 @@ def _scaled(part: WorkloadSpec | RequestShape, factors: Mapping[str, float], lon
 
 
 def length_status(length: Followed | None) -> FollowedLength | None:
-    """Return a followed length as it is written."""
+    """Return a followed length for the status."""
     if length is None:
         return None
     below = length.below_since

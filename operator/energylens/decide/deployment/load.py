@@ -1,9 +1,9 @@
 """The load to plan for if the measured load differs from the spec, damped so that noise changes nothing.
 
-Loads are steps of 25 % above and below the declared rate, so that a plan's inputs change seldom. A load that rises is
-followed at the next window, since objectives break; one that falls only after it was lower for a whole cooldown, to the
-highest rate of that time. Between the rate that raises a step and the one that lowers it again lies a fifth: noise
-below that cannot go back and forth.
+Loads are steps of 25 % above and below the declared rate, so that a plan's inputs change seldom. A rising load is
+followed at the next window, since objectives break. A falling load is followed only after a whole cooldown, to the
+highest rate of that time. The rate that raises a step and the rate that lowers it again differ by a fifth, so that
+smaller noise does not make the step oscillate.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import TypeVar
 
 STEP = 1.25
 RAISE = 1.1
-"""A step is left upwards when the rate exceeds it by this factor; the safety margin of a plan covers less."""
+"""The step is raised when the rate exceeds it by this factor; the safety margin of a plan covers smaller excesses."""
 LOWEST_STEP = -10
-"""A tenth of the declared rate; below, the objectives decide and not the load."""
+"""A tenth of the declared rate; below that rate, the objectives determine the plan, not the load."""
 
 
 @dataclass(frozen=True)
@@ -27,25 +27,25 @@ class MeasuredLoad:
     start: datetime
     end: datetime
     value: float
-    """Requests per second that ended in the window, or their mean tokens."""
+    """Requests per second that ended in the window, or the mean tokens of these requests."""
     is_saturated: bool = False
     """Whether more requests wait than run, so that the ended requests show the engines' capacity, not the demand."""
 
 
 @dataclass(frozen=True)
 class Followed:
-    """A quantity of the load that is planned for, and what damps its changes."""
+    """A followed quantity of the load, and the state that damps its changes."""
 
     declared: float
-    """By the spec when following began, requests per second or tokens; another value begins again."""
+    """Value of the spec when following began, requests per second or tokens; another value restarts following."""
     step: int = 0
     changed: datetime | None = None
     below_since: datetime | None = None
-    """Since when every window was low enough to lower the step; None when the last one was not."""
+    """Time since which every window was low enough to lower the step; None if the last window was not."""
     highest_below: float = 0.0
-    """Highest value since then."""
+    """Highest value since ``below_since``."""
     counted: datetime | None = None
-    """End of the last window that was looked at; each counts once."""
+    """End of the last evaluated window; each window counts once."""
 
     @property
     def value(self) -> float:
@@ -55,14 +55,14 @@ class Followed:
 
 @dataclass(frozen=True)
 class FollowedLoad(Followed):
-    """The request rate that is planned for, and the lengths of requests if these are followed, too."""
+    """The request rate to plan for, and the lengths of requests if lengths are followed."""
 
     prompts: Followed | None = None
     """Mean tokens of a prompt."""
     outputs: Followed | None = None
     """Mean tokens generated per request."""
     longest: int | None = None
-    """Most tokens of a request that the engine accepts; None if not known. No longer request can be measured."""
+    """Tokens of the longest request that the engine accepts; None if unknown. No longer request can be measured."""
 
     @property
     def requests_per_second(self) -> float:
@@ -74,17 +74,17 @@ _Followed = TypeVar("_Followed", bound=Followed)
 
 
 def rate_of(declared: float, step: int) -> float:
-    """Return the rate of a step above or below the declared one, to three digits."""
+    """Return the rate of a step above or below the declared rate, to three digits."""
     return float(f"{declared * STEP**step:.3g}") if step else declared
 
 
 def follow(before: _Followed, window: MeasuredLoad, hold: timedelta) -> _Followed:
-    """Return the load to plan for after a window; one that was looked at before changes nothing.
+    """Return the load to plan for after a window; a window that was evaluated before changes nothing.
 
     Args:
-        before: The load, or the mean length of requests, that was planned for.
-        window: What was measured since.
-        hold: How long a load must stay lower before it is followed down.
+        before: The load, or the mean length of requests, before the window.
+        window: The measured load.
+        hold: Time for which a load must stay lower before the step is lowered.
     """
     if before.counted is not None and window.end <= before.counted:
         return before
@@ -117,5 +117,5 @@ def step_of(declared: float, rate: float) -> int:
 
 
 def step_above(declared: float, rate: float) -> int:
-    """Return the step above that of a planned rate, which has three digits as :func:`rate_of` returns."""
+    """Return the step above the step of a planned rate, which has the three digits of :func:`rate_of`."""
     return max(LOWEST_STEP, round(math.log(rate / declared, STEP))) + 1

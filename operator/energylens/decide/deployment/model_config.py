@@ -13,10 +13,10 @@ from energylens.decide.reasons import Reason
 
 
 def model_config(deployment: LLMDeployment, named: NamedMap) -> tuple[Mapping[str, Any] | None, PlanChoice | None]:
-    """Return the config.json of the ConfigMap that is named, or the planning that says why there is none.
+    """Return the config.json from the named ConfigMap, or the choice with the reason why there is none.
 
     Args:
-        deployment: What needs it; both are None where it names no ConfigMap.
+        deployment: The LLMDeployment; both results are None if its spec names no ConfigMap.
         named: The ConfigMap.
     """
     current, ref = deployment.status.plan, deployment.spec.model.config_ref

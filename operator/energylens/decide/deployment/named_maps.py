@@ -1,4 +1,4 @@
-"""The ConfigMaps that a spec names, and which key of them is read. Pure."""
+"""The ConfigMaps that a spec names, and the keys that are read. Pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class NamedMap:
     body: Body | None = None
     """The ConfigMap; None if it does not exist, or if the field is not set."""
     unreadable: str = ""
-    """Why it may not be read; "" where it may."""
+    """Why the ConfigMap cannot be read; "" if it can."""
 
     def text(self, where: str, key: str) -> tuple[str, str]:
-        """Return the text of a key, and why there is none; one of the two is "".
+        """Return the text of a key, and the reason if there is none; one of the two is "".
 
         Args:
             where: The field and the ConfigMap, for the message.
@@ -46,19 +46,19 @@ class NamedMaps:
 
     @classmethod
     def of(cls, deployment: LLMDeployment, read: Callable[[str], Body | None]) -> NamedMaps:
-        """Return the ConfigMaps; ``read`` returns one of the deployment's namespace by its name."""
+        """Return the ConfigMaps; ``read`` returns a ConfigMap of the deployment's namespace by name."""
         config, hours = config_name(deployment), hours_name(deployment)
         return cls(NamedMap(None if config is None else read(config)), NamedMap(None if hours is None else read(hours)))
 
 
 def config_name(deployment: LLMDeployment) -> str | None:
-    """Return the name of the ConfigMap with the model's config.json; None where the catalogue has the model."""
+    """Return the name of the ConfigMap with the model's config.json; None if the catalogue is used."""
     ref = deployment.spec.model.config_ref
     return None if ref is None else ref.name
 
 
 def hours_name(deployment: LLMDeployment) -> str | None:
-    """Return the name of the ConfigMap with the hours of the profile; None where the spec has them, or no profile."""
+    """Return the name of the ConfigMap with the hours of the profile; None if the spec has the hours, or no profile."""
     profile = deployment.spec.workload.profile
     ref = None if profile is None else profile.hours_config_map_ref
     return None if ref is None else ref.name

@@ -1,4 +1,4 @@
-"""The inputs of a decision: one frozen value per pass over an LLMDeployment."""
+"""The inputs of a decision: one frozen value per reconcile of an LLMDeployment."""
 
 from __future__ import annotations
 
@@ -44,54 +44,54 @@ from energylens.serving.support import PLAN_KEY
 
 Body = Mapping[str, Any]
 BY_KUEUE = "admission by Kueue"
-"""Begin of the reason of pods that Kueue holds back."""
+"""Prefix of the reason of pods that Kueue holds back."""
 
 
 @dataclass(frozen=True)
 class PlanChoice:
-    """The plan to follow or recommend, and why it is that one (or none)."""
+    """The plan to follow or recommend, or none, with the reason."""
 
     plan: PlanStatus | None
     model: ModelSpec | None
     good: bool
-    """The plan meets the spec as it is now."""
+    """Whether the plan meets the current spec."""
     reason: Reason
     message: str
     adopted: bool = False
-    """The plan is new in this pass."""
+    """Whether the plan is new in this reconcile."""
     decision: str = "SamePlan"
     """Reason of the decision to adopt the plan or to keep the running one."""
     table: Sequence[Mapping[str, object]] | None = None
     result: PlanningResult | None = None
-    """The planning result; None if nothing had to be planned, or could be."""
+    """The planning result; None if nothing had to be planned, or could be planned."""
     restricted: bool = True
-    """The plan may be the best one only within the watts available from budgets."""
+    """Whether the plan may be the best plan only within the power available from budgets."""
     carried_step: int | None = None
-    """Step of the followed load that the plan was made for, lower where no plan carries that load; None: all of it."""
+    """Step for which the plan was made, if no plan sustains the followed load; None if the plan sustains all of it."""
     weighed: str = ""
-    """Comparison of the energy of the switch with the saved energy, for adoption; "" if nothing was adopted."""
+    """Comparison of the energy of the switch with the saved energy, for messages; "" if nothing was adopted."""
     rollback: Return | None = None
-    """The return to the last good plan that this pass makes."""
+    """The return to the last good plan in this reconcile."""
     no_way_back: str = ""
-    """Why a return to the last good plan is due and cannot be made."""
+    """Why a required return to the last good plan is impossible."""
     verification: VerificationStatus | None = None
-    """State of plan verification after this pass; None if the spec does not ask for verification."""
+    """State of plan verification after this reconcile; None if the spec does not ask for verification."""
     replica: PlanStatus | None = None
-    """One replica of the plan that is being verified, which is to run beside the plan; None: none is."""
+    """One replica of the plan under verification, which runs beside the plan; None without verification."""
     held: bool = False
-    """A new plan is not followed, or not yet: the pods stay those of the plan."""
+    """Whether a new plan is not followed (yet), so that the pods of the plan stay."""
     began: bool = False
-    """The verification begins in this pass."""
+    """Whether the verification begins in this reconcile."""
     gave_up: GivenUpPlan | None = None
-    """The plan that this pass rejects."""
+    """The plan that failed its verification in this reconcile."""
     reach: int | None = None
-    """GPUs of a product beyond which the cluster does not concern the plan that stands; None: all of it does."""
+    """Number of GPUs of a product beyond which further GPUs do not change the plan; None if there is none."""
     schedule: ScheduleStatus | None = None
-    """Replicas over the week that the plan is of; None without ``workload.profile``."""
+    """Replicas over the week of the plan; None without ``workload.profile``."""
     next_look: datetime | None = None
-    """When the schedule asks for another plan, or an hour begins for which replicas started early; None for never."""
+    """Time at which the schedule needs another plan, or an hour begins whose replicas started early; None for never."""
     week: WeekPlan | None = None
-    """The planning result for the week; None if nothing had to be planned, or could be."""
+    """The planning result for the week; None if nothing had to be planned, or could be planned."""
     scaled: str = ""
     """Message that the replicas of the same pods follow the schedule, with both numbers; "" if they stay."""
 
@@ -108,7 +108,7 @@ class BudgetView:
 
 @dataclass(frozen=True)
 class Allowed:
-    """Power and energy that budgets leave to one LLMDeployment."""
+    """Power and energy that budgets allow one LLMDeployment."""
 
     allowance: PowerAllowance | None
     """Power from budgets; None if no budget limits the deployment."""
@@ -126,47 +126,47 @@ class PodState:
     """Revision of the pod, by its label; pods of earlier releases have the hash of their plan."""
     ready: bool
     ready_since: str
-    """RFC 3339; "" when not ready."""
+    """Time since which the pod is ready, RFC 3339; "" if it is not."""
     unschedulable: str
-    """The scheduler's message; "" when it is scheduled."""
+    """The scheduler's message; "" if the pod is scheduled."""
     waiting: str
-    """Reason that a container waits or ended; "" when all containers run."""
+    """Reason why a container waits or ended; "" if all containers run."""
     node: str = ""
-    """"" when it is not bound to one."""
+    """Name of the node; "" if the pod is not bound."""
     failing: bool = False
-    """``waiting`` is something that does not pass by itself, such as a crash loop or an image that cannot be pulled."""
+    """Whether ``waiting`` needs intervention, such as a crash loop or an image that cannot be pulled."""
     creating: bool = False
     """Whether the pod is bound to a node and none of its containers has started."""
     failed: str = ""
-    """Why it failed permanently, for example because the kubelet rejected it; "" if it did not."""
+    """Why the pod failed permanently, for example because the kubelet rejected it; "" if it did not."""
     finished: bool = False
     """Whether the pod ended permanently, failed or not, and holds no GPUs."""
     created: str = ""
-    """RFC 3339; "" when not known."""
+    """Creation time, RFC 3339; "" if unknown."""
     ends_by: str = ""
-    """When a pod that is being deleted must have ended, RFC 3339; "" when it is not being deleted."""
+    """Time by which a terminating pod must have ended, RFC 3339; "" if the pod is not terminating."""
     group: str = ""
-    """Index of its group in a LeaderWorkerSet; "" outside of one."""
+    """Index of the pod's group in a LeaderWorkerSet; "" for a pod of a Deployment."""
     leads: bool = True
-    """Whether the pod answers requests, so is no follower of a group."""
+    """Whether the pod answers requests, so that it is no follower of a group."""
     canary: bool = False
-    """It is of the one replica by which a new plan is verified."""
+    """Whether the pod belongs to the canary replica of a new plan."""
     queued: str = ""
-    """What holds the pod back from being scheduled, such as a queue of Kueue; "" if nothing does."""
+    """Gate that holds the pod back from being scheduled, such as a queue of Kueue; "" if there is none."""
     waits_for_quota: bool = False
-    """Whether what holds the pod back may be quota that older pods have."""
+    """Whether the pod may wait for quota that older pods use."""
     admitted_since: str = ""
-    """When a pod that Kueue had held back was bound to a node, RFC 3339; "" for any other pod."""
+    """Time at which a pod that Kueue had held back was bound to a node, RFC 3339; "" for any other pod."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """Everything that a pass decides from."""
+    """The inputs of the decisions of one reconcile."""
 
     deployment: LLMDeployment
     planning: PlanChoice
     workload: Body | None
-    """The live Deployment or LeaderWorkerSet of the plan; that of the previous plan while the plan's does not exist."""
+    """The live workload of the plan; the workload of the previous plan while the plan has none."""
     pods: tuple[PodState, ...]
     snapshot: ClusterSnapshot
     serves_lws: bool
@@ -174,39 +174,39 @@ class Observation:
     measurement: WindowMeasurement | None
     now: datetime
     standing: PlanStatus | None = None
-    """The plan whose pods run while another one waits for approval; None where that is the plan itself."""
+    """The running plan while another plan waits for approval; None if the plan itself runs."""
     learned: LearnedCorrection | None = None
-    """Correction learned of the plan's model, GPU and layout."""
+    """Learned correction of the plan's model, GPU product and layout."""
     load: FollowedLoad | None = None
-    """The load that is planned for; None for that of the spec."""
+    """The load to plan for; None for the load of the spec."""
     learned_hours: LearnedHours | None = None
-    """The measured rates of the hours of a week; None where the profile is not learned."""
+    """The measured rates of the hours of a week; None if the profile is not learned."""
     budget_status: BudgetStatus | None = None
     """The deployment's share of the binding budget; None without a budget."""
     energy_account: EnergyAccount | None = None
     """Energy counted against the deployment's own limit; None without a limit."""
     refused: str = ""
-    """Why the API server refused a child in this pass."""
+    """Why the API server rejected a child in this reconcile."""
     refused_for: Reason = Reason.APPLY_REFUSED
-    """Reason of condition Degraded where a child was refused."""
+    """Reason of condition Degraded if a child was rejected."""
     contested: str = ""
-    """Field manager that repeatedly changes what the operator wrote; "" if none does."""
+    """Field manager that repeatedly changes fields of the operator; "" if none does."""
     unsettled: str = ""
-    """Why what requests are answered by is not as it was written, or may not stay so; "" where it is."""
+    """Why the workload or the Service differs from the last write, or may be changed again; "" if it is settled."""
     outgoing: Body | None = None
-    """The workload of the other kind, which serves until the pods of the plan are ready; None when there is none."""
+    """The workload of the other kind, which serves until the pods of the plan are ready; None if there is none."""
     claims: Claims = NO_CLAIMS
     """The volume claims that the pods mount."""
     refused_pods: str = ""
-    """Why the pods of a LeaderWorkerSet cannot be created, by its events; a Deployment says so itself."""
+    """Why the pods of a LeaderWorkerSet cannot be created, by its events; a Deployment has a condition for this."""
     unread: str = ""
-    """Why it is not known whether they can."""
+    """Why these events are not known; "" if they are."""
     canary_pods: tuple[PodState, ...] = ()
-    """Pods of the one replica that verifies a new plan; they are not among ``pods``."""
+    """Pods of the canary replica of a new plan, which are not in ``pods``."""
     canary: Body | None = None
-    """The workload of those pods."""
+    """The workload of the canary."""
     takes_over: bool = False
-    """The workload is of this plan from this pass on."""
+    """Whether the workload belongs to this plan from this reconcile on."""
 
 
 def pod_state(pod: Body) -> PodState:
@@ -252,12 +252,12 @@ def _held_by(gates: Sequence[str], labels: Mapping[str, str]) -> str:
 
 
 def standing_plan(deployment: LLMDeployment, table: Body | None, workload: Body | None) -> PlanStatus | None:
-    """Return the plan of the live pods where that in status waits for approval; None where they are the same.
+    """Return the running plan while the plan in the status waits for approval; None if both are the same plan.
 
     Args:
-        deployment: With its last status.
-        table: The ConfigMap beside the pods, which has their plan.
-        workload: What runs the pods.
+        deployment: The LLMDeployment, with its last status.
+        table: The ConfigMap ``<name>-plan``, which has the plan of the pods.
+        workload: The workload that runs the pods.
     """
     plan, running = deployment.status.plan, plan_label(workload)
     if plan is None or not approval.waits(deployment, plan) or running in ("", plan.hash):
@@ -267,7 +267,7 @@ def standing_plan(deployment: LLMDeployment, table: Body | None, workload: Body 
 
 
 def recorded_plan(table: Body | None) -> PlanStatus | None:
-    """Return the plan that the pods were made from, off the ConfigMap beside them; None where it does not hold one."""
+    """Return the plan of the pods from the ConfigMap ``<name>-plan``; None if the ConfigMap has no plan."""
     try:
         found = PlanStatus.model_validate_json(((table or {}).get("data") or {}).get(PLAN_KEY) or "")
     except ValidationError:
@@ -276,5 +276,5 @@ def recorded_plan(table: Body | None) -> PlanStatus | None:
 
 
 def plan_label(body: Body | None) -> str:
-    """Return the hash of the plan that a child was made from; "" where it says none."""
+    """Return the hash of the plan from which a child was created; "" without the label."""
     return str(((body or {}).get("metadata", {}).get("labels") or {}).get(PLAN_LABEL, ""))

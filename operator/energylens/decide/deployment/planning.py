@@ -1,4 +1,4 @@
-"""Plans for one LLMDeployment: whether it can be planned, whether anything has to be planned again, what to follow."""
+"""Plan of one LLMDeployment: whether planning is possible, whether it is needed again, and the plan to follow."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Remembered:
 
 @dataclass
 class PlanningService:
-    """Plans, and remembers per deployment what was evaluated, so that equal inputs are not planned twice."""
+    """Plans deployments; a cache per deployment avoids planning equal inputs twice."""
 
     resync_seconds: float = 300.0
     answers: Answers = field(default_factory=Answers)
@@ -51,7 +51,7 @@ class PlanningService:
     _refused: Refused = field(default_factory=dict)
 
     def planning_for(self, inputs: Inputs) -> PlanChoice:
-        """Return the plan to follow; pure but for its memory, and slow: run it off the event loop."""
+        """Return the plan to follow; pure but for the cache, and slow: call it off the event loop."""
         case = _case(inputs, self.answers)
         if isinstance(case, PlanChoice):
             return case
@@ -65,11 +65,11 @@ class PlanningService:
         return replace(verified(case, self._standing_or_new(case)), no_way_back=returned)
 
     def forget(self, namespace: str, name: str) -> None:
-        """Drop what is remembered of a deleted deployment."""
+        """Drop the cache of a deleted deployment."""
         self._remembered.pop((namespace, name), None)
 
     def _standing_or_new(self, case: Case) -> PlanChoice:
-        """Return the plan in status where it is made from the same inputs, what is remembered, or plan again."""
+        """Return the plan in the status if it was made from the same inputs, the cached planning, or a new plan."""
         inputs, current = case.inputs, case.inputs.deployment.status.plan
         key = inputs.deployment.metadata.namespace, inputs.deployment.metadata.name
         wanted = "" if current is None else _stands(case, current, inputs.load)
@@ -77,7 +77,7 @@ class PlanningService:
             priced = case.priced(inputs.load, current)
             current = current if priced == current else sealed(priced, wanted)
             if not inputs.want_table:
-                # The table of plans is large, and written by now.
+                # The table of plans is large and already written.
                 self._remembered.pop(key, None)
                 free = case.hash_of(case.asked(inputs.load), current, restricted=False)
                 return PlanChoice(
@@ -105,7 +105,7 @@ class PlanningService:
 
 
 def _case(inputs: Inputs, answers: Answers) -> Case | PlanChoice:
-    """Return what is planned, or the planning that says why it cannot be planned."""
+    """Return the case to plan, or the choice with the reason why it cannot be planned."""
     if inputs.missing is not None:
         return inputs.missing
     deployment = at_load(inputs.deployment, inputs.load)
@@ -115,7 +115,7 @@ def _case(inputs: Inputs, answers: Answers) -> Case | PlanChoice:
         model = model_of(deployment, inputs.config)
         within = _within_context(inputs, model)
         case = Case(within, model, predictor_of(deployment), load_gpus(), answers)
-        # An impossible number format is found here.
+        # Reading the model finds an impossible number format.
         with_quantization(case.model, deployment.spec.model.quantization)
         return case
     except ServingError as error:
@@ -129,7 +129,7 @@ def _case(inputs: Inputs, answers: Answers) -> Case | PlanChoice:
 
 
 def _within_context(inputs: Inputs, model: ModelSpec) -> Inputs:
-    """Return the inputs with a followed load that knows the longest request that the engine accepts."""
+    """Return the inputs with the longest request that the engine accepts in the followed load."""
     load = inputs.load
     if load is None or (load.prompts is None and load.outputs is None):
         return inputs
@@ -138,21 +138,21 @@ def _within_context(inputs: Inputs, model: ModelSpec) -> Inputs:
 
 
 def _stands(case: Case, current: PlanStatus, load: FollowedLoad | None) -> str:
-    """Return the hash of the inputs where the plan in status is what planning would answer; "" where it is not."""
+    """Return the hash of the inputs if planning would return the plan in the status; otherwise ""."""
     asked = case.asked(load)
     same = (
-        # The model's weights and the engine's settings are no inputs of the layout, and are of the plan.
+        # The model's weights and the engine's settings do not affect the layout, but are part of the plan.
         current == identified(current, asked.spec)
-        # Figures of a correction that is not asked for any more are to be taken back.
+        # Figures with a correction are stale once the spec no longer asks for corrections.
         and (case.inputs.corrections is not None or current.correction is None)
-        # What a budget took may be given back.
+        # Replicas that a budget removed may return.
         and current.shed_by is None
     )
     return case.made_from(asked, current) if same else ""
 
 
 def _identity(case: Case, current: PlanStatus | None) -> tuple[object, ...]:
-    """Return what makes two plannings the same."""
+    """Return a key that is equal for equal plannings."""
     inputs = case.inputs
     return (
         inputs.deployment.metadata.uid,
@@ -168,7 +168,7 @@ def _identity(case: Case, current: PlanStatus | None) -> tuple[object, ...]:
 
 
 def _planned(case: Case, current: PlanStatus | None, *, stands: bool) -> PlanChoice:
-    """Evaluate every candidate, and choose between the best one and the plan that is followed."""
+    """Evaluate every candidate, and choose between the best candidate and the followed plan."""
     load, result = case.evaluate()
     if load != case.inputs.load:
         stands = current is not None and current.shed_by is None and bool(case.made_from(case.asked(load), current))
@@ -179,7 +179,7 @@ def _planned(case: Case, current: PlanStatus | None, *, stands: bool) -> PlanCho
     else:
         planning = choose(Question(case, load, result))
         if planning.plan is not None and planning.good:
-            # Those in the status are of other inputs, or somebody edited the plan there.
+            # The hours in the status belong to other inputs, or the plan in the status was edited.
             unpriced = planning.plan.model_copy(update={"fewer_replicas": ()})
             planning = replace(planning, plan=case.priced(load, unpriced))
         planning = _sealed(planning, current, result, case, load)
@@ -195,9 +195,10 @@ def _table(result: PlanningResult, current: PlanStatus) -> tuple[Mapping[str, ob
 def _sealed(
     planning: PlanChoice, before: PlanStatus | None, result: PlanningResult, case: Case, load: FollowedLoad | None
 ) -> PlanChoice:
-    """Return the planning with a plan that says what it was made from, where it is the best plan of these inputs.
+    """Return the planning with the hash of its inputs in the plan, if the plan is the best plan of these inputs.
 
-    Others (one that is not worth leaving yet, one from which replicas were taken) are judged again after a restart.
+    Other plans (a plan whose replacement does not pay yet, a plan with replicas removed) are judged again after a
+    restart.
     """
     found = planning.plan
     if found is None:
@@ -209,7 +210,7 @@ def _sealed(
 
 
 def _free(snapshot: ClusterSnapshot) -> int:
-    """Return a digest of what is free: an infeasible plan may become feasible when that changes."""
+    """Return a digest of the free GPUs: their change may make an infeasible spec feasible."""
     return hash(tuple((node.name, node.free_now, node.schedulable) for node in snapshot.nodes))
 
 
@@ -217,8 +218,8 @@ def problem_of(inputs: Inputs, model: ModelSpec) -> Problem:
     """Return the problem that planning solves for these inputs, for explanations.
 
     Args:
-        inputs: Those of a plan.
-        model: As planning found it.
+        inputs: Inputs of a plan.
+        model: The model that planning read.
     """
     deployment = at_load(inputs.deployment, _within_context(inputs, model).load)
     served = with_quantization(model, deployment.spec.model.quantization)

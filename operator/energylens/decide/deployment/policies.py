@@ -1,4 +1,4 @@
-"""The plan to follow once the best plan is known: a chain of policies, of which the first that applies decides."""
+"""The plan to follow, given the best plan: a chain of policies, of which the first applicable policy decides."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Question:
 
     case: Case
     load: FollowedLoad | None
-    """The load that was planned for."""
+    """The load of the best plan."""
     result: PlanningResult
 
     @cached_property
     def asked(self) -> LLMDeployment:
-        """The deployment with the load that was planned for."""
+        """The deployment with the load of the best plan."""
         return self.case.asked(self.load)
 
     @property
@@ -41,7 +41,7 @@ class Question:
 
     @cached_property
     def current(self) -> PlanStatus | None:
-        """The plan that is followed, with the model and the engine of today's spec."""
+        """The followed plan, with the model and the engine of the current spec."""
         return None if self.before is None else identified(self.before, self.asked.spec)
 
     @cached_property
@@ -62,11 +62,11 @@ class Question:
 
 
 Policy = Callable[[Question], PlanChoice | None]
-"""Returns the plan to follow with reason and message, or None to leave it to the policies behind it."""
+"""Returns the plan to follow with reason and message, or None to leave the decision to later policies."""
 
 
 def choose(question: Question) -> PlanChoice:
-    """Return the plan to follow, by the first policy that has an answer."""
+    """Return the plan to follow by the first applicable policy."""
     for policy in POLICIES:
         found = policy(question)
         if found is not None:
@@ -102,7 +102,7 @@ def stay_at_the_floor(question: Question) -> PlanChoice | None:
 
 
 def follow_none(question: Question) -> PlanChoice | None:
-    """If no plan meets the spec, the running plan stays, and the condition says why."""
+    """If no plan meets the spec, the running plan stays, and the condition has the reason."""
     result = question.result
     if isinstance(result, Feasible):
         return None
@@ -112,7 +112,7 @@ def follow_none(question: Question) -> PlanChoice | None:
 
 
 def give_back(question: Question) -> PlanChoice | None:
-    """If a budget no longer sheds replicas, the best plan is adopted, whatever it saves."""
+    """If a budget no longer sheds replicas, the best plan is adopted whatever its saving."""
     current, result = question.current, question.result
     if current is None or current.shed_by is None or isinstance(result, Infeasible):
         return None
@@ -121,7 +121,7 @@ def give_back(question: Question) -> PlanChoice | None:
 
 
 def adopt_what_pays(question: Question) -> PlanChoice | None:
-    """The best plan is adopted if the running one no longer meets the spec, or if switching pays back."""
+    """The best plan is adopted if the running plan no longer meets the spec, or if its saving repays the switch."""
     case, asked, current, result = question.case, question.asked, question.current, question.result
     if isinstance(result, Infeasible):
         return None
@@ -138,7 +138,7 @@ def adopt_what_pays(question: Question) -> PlanChoice | None:
         replan=asked.spec.planning.replan,
         seconds_since_adoption=None if since is None else (now - since).total_seconds(),
         cost=adoption.switch_cost(result.plan, float(weight_bytes(case.model)), case.gpus[result.plan.gpu_product]),
-        # Rolled back for the spec as it is, whatever load is followed.
+        # The plan was rolled back for the current spec, whatever the followed load.
         rejected=rollback.rejected_for(case.inputs.deployment),
     )
     if decision.adopt:
@@ -152,7 +152,7 @@ def adopt_what_pays(question: Question) -> PlanChoice | None:
 
 
 POLICIES: tuple[Policy, ...] = (take_replicas, stay_at_the_floor, follow_none, give_back, adopt_what_pays)
-"""Policies in the order in which they are asked."""
+"""Policies in the order of their evaluation."""
 
 
 def _adopted(question: Question, plan: PlanStatus, decision: str, weighed: str, result: Feasible) -> PlanChoice:
@@ -170,7 +170,7 @@ def _adopted(question: Question, plan: PlanStatus, decision: str, weighed: str, 
 
 
 def return_to_last_good(case: Case) -> PlanChoice | str:
-    """Return to the last good plan when that is due; "" when it is not, a text when it is and cannot be done."""
+    """Return the due return to the last good plan; "" if none is due, a text if a due return is impossible."""
     asked = case.asked(case.inputs.load)
     back = rollback.due(asked, case.inputs.late)
     if back is None:
@@ -180,7 +180,7 @@ def return_to_last_good(case: Case) -> PlanChoice | str:
     if isinstance(pinned, str):
         return f"{what}: {pinned}"
     today = case.plan(pinned)
-    # That it holds the objectives was measured; that GPUs, memory and budgets allow it was not.
+    # The objectives of the last good plan were measured; GPUs, memory and budgets must be checked again.
     if isinstance(today, Infeasible) and today.reason != "SLOInfeasible":
         return f"{what}: {today.message}"
     return PlanChoice(

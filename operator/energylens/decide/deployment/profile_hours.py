@@ -26,12 +26,12 @@ class NoHours:
 
 
 def with_hours(deployment: LLMDeployment, named: NamedMap) -> tuple[LLMDeployment, NoHours | None]:
-    """Return a deployment with the hours of its ConfigMap in its spec, or as it is and why there are none.
+    """Return a deployment with the hours of its ConfigMap in its spec, or unchanged with the reason why there are none.
 
     The reference stays in the spec, so that both fields are set.
 
     Args:
-        deployment: A deployment; without hoursConfigMapRef it is returned as it is.
+        deployment: A deployment; returned unchanged without hoursConfigMapRef.
         named: The ConfigMap.
     """
     spec = deployment.spec
@@ -74,9 +74,9 @@ def parse_hours(text: str) -> tuple[ProfileHours, ...]:
 
 
 def _as_json(entries: list[Any]) -> str:
-    """Return the entries as JSON, in which keys are text. YAML reads an unquoted date as a date, as a key too.
+    """Return the entries as JSON, whose keys are text; YAML also reads an unquoted date in a key as a date.
 
-    Such keys of values are left out: no field is a mapping, so that the value is refused anyway.
+    Keys that are dates are omitted: no field is a mapping, so that the value is rejected anyway.
     """
     plain = [
         {key if isinstance(key, str) else str(key): value for key, value in entry.items()}
