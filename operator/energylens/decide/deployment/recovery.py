@@ -1,8 +1,8 @@
-"""Which plan to use in the first reconcile after a start, when only the cluster remembers. Pure.
+"""The plan to use in the first reconcile after a start, when only the cluster has the state. Pure.
 
-The status has the plan, and so have the ConfigMap beside the pods and the label of the workload. Where these two agree
-against the status, the status is behind (an operator ended between writing the two), was edited, or shows a plan that
-never came to run: what runs is what to go on from.
+The plan is in the status, in the ConfigMap ``<name>-plan`` and, by its hash, in a label of the workload. If the
+ConfigMap and the label agree with each other but not with the status, the status is stale (an operator exited between
+the two writes), was edited, or has a plan that never ran: the running plan is used.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ def recovered(deployment: LLMDeployment, table: Body | None, workload: Body | No
     """Return a deployment with the plan to use.
 
     Args:
-        deployment: With its status, as far as it can be true.
-        table: The ConfigMap with the plan that the pods were made from.
-        workload: What runs the pods.
+        deployment: The LLMDeployment, with the plausible parts of its status.
+        table: The ConfigMap with the plan of the pods.
+        workload: The workload that runs the pods.
     """
     status, recorded = deployment.status, recorded_plan(table)
     if recorded is None or workload is None:
@@ -29,9 +29,9 @@ def recovered(deployment: LLMDeployment, table: Body | None, workload: Body | No
     if stated is not None and recorded.hash != plan_label(workload):
         return deployment
     if stated is not None and (waits(deployment, stated) or deployment.spec.planning.mode == "Advisory"):
-        # It is only shown; but it may have been edited, so that it is planned again.
+        # The plan is only shown, but may have been edited: plan again.
         shown = stated.model_copy(update={"inputs_hash": None})
         return deployment.model_copy(update={"status": status.model_copy(update={"plan": shown})})
-    # The time, if any, is that of another plan.
+    # The time, if any, belongs to another plan.
     known = status.model_copy(update={"plan": recorded, "plan_adoption_time": None})
     return deployment.model_copy(update={"status": known})

@@ -1,4 +1,4 @@
-"""The one replica of a new plan beside the running ones: what it holds, and what is seen of both. Pure."""
+"""The canary replica of a new plan beside the running pods: its resources, and the observed state of both. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_asked(deployment: LLMDeployment) -> bool:
 
 
 def one_replica(plan: PlanStatus) -> PlanStatus:
-    """Return what one replica of a plan holds, under the hash of the plan."""
+    """Return a plan of one replica with the hash of the whole plan."""
     watts = -(-plan.predicted.power_watts // plan.replicas)
     figures = plan.predicted.model_copy(update={"power_watts": watts})
     return plan.model_copy(
@@ -36,24 +36,24 @@ def one_replica(plan: PlanStatus) -> PlanStatus:
 
 @dataclass(frozen=True)
 class SeenPods:
-    """The pods of a deployment, and what was measured of the replica that verifies a plan."""
+    """The pods of a deployment, and the last window of its canary."""
 
     pods: tuple[PodState, ...] = ()
     canary: Body | None = None
-    """The workload of the replica of the new plan; None if there is none."""
+    """The workload of the canary; None if there is none."""
     window: WindowMeasurement | None = None
-    """The last of this replica."""
+    """The last window of the canary."""
     claims: Claims = NO_CLAIMS
     """The volume claims that the pods mount."""
 
     @property
     def running_pods(self) -> tuple[PodState, ...]:
-        """The pods of all other replicas."""
+        """The pods of all replicas but the canary."""
         return tuple(pod for pod in self.pods if not pod.canary)
 
     @property
     def canary_pods(self) -> tuple[PodState, ...]:
-        """The pods of this replica, also those that are being stopped."""
+        """The pods of the canary, terminating pods included."""
         return tuple(pod for pod in self.pods if pod.canary)
 
 
@@ -64,14 +64,14 @@ def beside(
     seen: SeenPods,
     window: WindowMeasurement | None,
 ) -> Beside:
-    """Return what is seen of the running pods and of the one replica of a new plan.
+    """Return the observed state of the running pods and of the canary of a new plan.
 
     Args:
-        deployment: With its last status.
-        workload: What runs the pods of the running plan.
-        table: The ConfigMap beside the pods, with the plan that they were made from.
+        deployment: The LLMDeployment, with its last status.
+        workload: The workload of the running plan.
+        table: The ConfigMap ``<name>-plan``, with the plan of the pods.
         seen: The pods.
-        window: The last of the running ones.
+        window: The last window of the running pods.
     """
     stated, label = deployment.status.plan, plan_label(workload)
     running = next((p for p in (stated, recorded_plan(table)) if p is not None and label and p.hash == label), None)
@@ -87,7 +87,7 @@ def beside(
 
 
 def whole_load(window: WindowMeasurement | None, seen: SeenPods) -> WindowMeasurement | None:
-    """Return a window of the running pods with the load of all pods; None where that of the replica is not known."""
+    """Return a window of the running pods with the load of all pods; None if the load of the canary is unknown."""
     if window is None or not any(pod.ready for pod in seen.canary_pods):
         return window
     part = seen.window
@@ -100,7 +100,7 @@ def whole_load(window: WindowMeasurement | None, seen: SeenPods) -> WindowMeasur
 def _seen(canary: Body | None, pods: Sequence[PodState], window: WindowMeasurement | None) -> SeenReplica:
     if canary is None:
         return SeenReplica()
-    # Pods of an earlier plan or spec may not be gone yet.
+    # Pods of an earlier plan or spec may still exist.
     made = [pod for pod in pods if pod.revision == workload_revision(canary) and not pod.ends_by]
     own = [pod for pod in made if not pod.finished]
     ready = len(own) >= group_size(canary) and all(pod.ready for pod in own)
@@ -131,7 +131,7 @@ def _refusals(canary: Body) -> list[str]:
 def _serves(workload: Body | None, model: Model) -> bool:
     """Return whether the pods of a workload were started with a model.
 
-    Both engines get its name as it is, or the folder of its files and the name.
+    Both engines get the name of the model, or the folder of its files and the name.
     """
     containers = pod_spec_of(workload or {}).get("containers") or ()
     args = [a for c in containers if c.get("name") == ENGINE_CONTAINER for a in c.get("args") or ()]

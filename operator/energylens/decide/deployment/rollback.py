@@ -1,7 +1,7 @@
-"""Going back to the last plan that was measured and good. Pure; its memory is ``status.rollback``.
+"""Rollback to the last plan with good measurements. Pure; the state is ``status.rollback``.
 
-It cannot flap: a new plan is judged by several consecutive windows, is rejected at most once per spec, and is not
-adopted again for that spec, whatever its prediction.
+Rollbacks cannot alternate: a new plan is judged by several consecutive windows, is rejected at most once per spec, and
+is not adopted again for that spec, whatever its prediction.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from energylens.planner.search.identity import action_hash, planning_inputs
 WINDOWS = 2
 """Number of consecutive windows that decide, because a single one may contain a burst or the end of a warm-up."""
 MORE_ENERGY = 1.05
-"""A new plan costs more energy only beyond it: two windows of one plan differ by a few percent."""
+"""Ratio above which a new plan counts as costing more energy: two windows of one plan differ by a few percent."""
 NEWEST_SHARE = 0.3
 """Weight of the newest window in the mean of the last good plan."""
 MOST_REJECTED = 10
@@ -38,7 +38,7 @@ MOST_REJECTED = 10
 
 @dataclass(frozen=True)
 class Return:
-    """A rollback that is due."""
+    """A due rollback."""
 
     plan: PlanStatus
     """The last good plan."""
@@ -47,7 +47,7 @@ class Return:
 
 
 def triggers(spec: LLMDeploymentSpec) -> frozenset[RollbackReason]:
-    """Return what rolls a plan back; nothing where plans are approved or only shown by a person."""
+    """Return the causes that roll a plan back; none if a person approves plans, or plans are only shown."""
     if spec.planning.mode != "Auto":
         return frozenset()
     drift: frozenset[RollbackReason] = frozenset({"SLOViolation", "HigherEnergy"})
@@ -56,13 +56,13 @@ def triggers(spec: LLMDeploymentSpec) -> frozenset[RollbackReason]:
 
 
 def inputs_of(spec: LLMDeploymentSpec) -> str:
-    """Return a hash of the part of a spec that plans are made for."""
+    """Return a hash of the planning fields of a spec."""
     text = json.dumps(planning_inputs(spec), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def rejected_for(deployment: LLMDeployment) -> tuple[RejectedPlan, ...]:
-    """Return the plans that were rolled back under the spec as it is."""
+    """Return the plans that were rolled back for the current spec."""
     before, asked = deployment.status.rollback, inputs_of(deployment.spec)
     if before is None or not triggers(deployment.spec):
         return ()
@@ -70,11 +70,11 @@ def rejected_for(deployment: LLMDeployment) -> tuple[RejectedPlan, ...]:
 
 
 def due(deployment: LLMDeployment, late: str) -> Return | None:
-    """Return the rollback that is due.
+    """Return the due rollback; None if there is none.
 
     Args:
-        deployment: With its last status.
-        late: Why the rollout of the plan that is followed missed its deadline; "" when it did not.
+        deployment: The LLMDeployment, with its last status.
+        late: Why the rollout of the followed plan missed its deadline; "" if it did not.
     """
     status, asked = deployment.status, triggers(deployment.spec)
     before, plan = status.rollback, status.plan
@@ -106,7 +106,7 @@ def after_return(deployment: LLMDeployment, back: Return, now: datetime) -> Roll
 
 
 def after_window(deployment: LLMDeployment, plan: PlanStatus, found: WindowMeasurement) -> RollbackStatus | None:
-    """Return the state after one more window of the pods of ``plan``; None where the spec asks for no rollback."""
+    """Return the state after another window of the pods of ``plan``; None if the spec asks for no rollback."""
     asked = triggers(deployment.spec)
     if not asked:
         return None
@@ -116,14 +116,14 @@ def after_window(deployment: LLMDeployment, plan: PlanStatus, found: WindowMeasu
     good = before.last_good_plan
     broken = broken_objectives(deployment, found)
     if good is None or _same(good.plan, plan):
-        # A plan of the same pods may have new figures by now.
+        # A plan of the same pods may have new figures.
         return (
             before if broken else before.model_copy(update={"last_good_plan": _good(plan, found, good), "trial": None})
         )
     reason, message = _worse(good, found, broken)
     old = before.trial if before.trial is not None and before.trial.plan_hash == plan.hash else None
     if reason is None and message:
-        # Neither better nor worse, because the load differs.
+        # The load differs, so the window decides nothing.
         return before
     if reason in asked:
         bad = old.bad_windows + 1 if old is not None else 1
@@ -138,15 +138,15 @@ def after_window(deployment: LLMDeployment, plan: PlanStatus, found: WindowMeasu
 
 
 def _same(a: PlanStatus, b: PlanStatus) -> bool:
-    """Return whether two plans are the same but for the engine's settings, which no rollback brings back."""
+    """Return whether two plans differ at most in the engine's settings, which no rollback restores."""
     first, second = (action_hash(plan.model_copy(update={"serving_hash": ""})) for plan in (a, b))
     return first == second
 
 
 def _worse(good: LastGoodPlan, found: WindowMeasurement, broken: list[str]) -> tuple[RollbackReason | None, str]:
-    """Return what is worse than in the last good plan, with the figures; (None, "") if nothing is.
+    """Return the reason why a window is worse than the last good plan, with figures; (None, "") if it is not.
 
-    (None, text) when the loads differ too much to say.
+    (None, text) if the loads differ too much for a comparison.
     """
     tokens, before = found.output_tokens_per_second or 0.0, float(good.output_tokens_per_second)
     now, then = found.joules_per_output_token or 0.0, joules(good.joules_per_output_token)

@@ -1,4 +1,4 @@
-"""How far the pods of the wanted plan are, and what holds them up. Pure."""
+"""Progress of the pods of the wanted plan, and the causes of delays. Pure."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ from energylens.serving.timing import PROGRESS_DEADLINE_SECONDS, progress_deadli
 WORKLOADS = ("Deployment", "LeaderWorkerSet")
 """Kinds of children that run the pods."""
 RECENT = timedelta(minutes=10)
-"""Failures older than this are no evidence about pods that are started now; Kubernetes keeps thousands of them."""
+"""Age above which failed pods are no evidence about starting pods; Kubernetes keeps thousands of failed pods."""
 QUEUE_PATIENCE = timedelta(seconds=60)
 """Kueue admits a pod within seconds if its queue has quota."""
 OVERDUE = timedelta(seconds=60)
-"""A kubelet ends what runs when the grace period is over, and then deletes the pod at once."""
+"""Time after the grace period after which a pod counts as stuck: the kubelet kills its containers and deletes it."""
 EXCEEDED_QUOTA = "exceeded quota"
-"""Text in the API server's refusal of a pod beyond a quota (``plugin/pkg/admission/resourcequota``); using less
-elsewhere would make room."""
+"""Text of the API server's rejection of a pod beyond a quota (``plugin/pkg/admission/resourcequota``), for which fewer
+other pods would make room."""
 
 
 @dataclass(frozen=True)
 class RolloutProgress:
-    """How far the pods of the wanted plan are."""
+    """Progress of the pods of the wanted plan."""
 
     exists: bool
     current: bool
-    """The workload's controller has seen the wanted revision and only its pods are left."""
+    """Whether the workload's controller has seen the wanted revision and only pods of it are left."""
     ready: int
     updated: int
     wanted: int
     running_hash: str
     strategy: str
     revision: str = ""
-    """Revision of the pods that the workload creates now."""
+    """Revision of the pods that the workload creates."""
     pending: str = ""
-    """Why it is not current; "" when it is."""
+    """Why the rollout is not current; "" if it is."""
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Reason that pods do not become ready."""
+    """Reason why pods do not become ready."""
 
     reason: Reason
     text: str
 
     @property
     def needs_a_person(self) -> bool:
-        """Whether it does not pass as pods start and GPUs become free."""
+        """Whether the trouble lasts although pods start and GPUs become free."""
         return self.reason not in (Reason.UNSCHEDULABLE, Reason.QUEUED)
 
 
 def live_strategy(live: Mapping[str, Any]) -> Strategy | None:
-    """Return the limits of the rolling update of a live workload; None when an edit by others made them not ours."""
+    """Return the limits of the rolling update of a live workload; None if they are no limits of the operator."""
     try:
         return strategy_of(dict(live))
     except (KeyError, TypeError, ValueError):
@@ -77,33 +77,33 @@ def template_of(live: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def pod_spec_of(live: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the spec of those pods; empty after an edit by others."""
+    """Return the pod spec of :func:`template_of`; empty after an edit by others."""
     found: Mapping[str, Any] = template_of(live).get("spec") or {}
     return found
 
 
 def replicas_of(live: Mapping[str, Any]) -> int:
-    """Return the replicas that a workload is to have."""
+    """Return the desired replicas of a workload."""
     return int((live.get("spec") or {}).get("replicas") or 0)
 
 
 def existing_replicas(live: Mapping[str, Any] | None) -> int:
-    """Return the replicas that exist of a workload, ready or not, as its controller counts them."""
+    """Return the existing replicas of a workload, ready or not, as its controller counts them."""
     return int(((live or {}).get("status") or {}).get("replicas") or 0)
 
 
 def workload_revision(live: Mapping[str, Any]) -> str:
-    """Return the revision of the pods that a workload makes now."""
+    """Return the revision of the pods that a workload creates."""
     return revision_of((template_of(live).get("metadata") or {}).get("labels"))
 
 
 def group_size(live: Mapping[str, Any]) -> int:
-    """Return the pods of one replica of a workload."""
+    """Return the number of pods of one replica of a workload."""
     return int(((live.get("spec") or {}).get("leaderWorkerTemplate") or {}).get("size") or 1)
 
 
 def rollout(observed: Observation) -> RolloutProgress:
-    """Return the state of the workload, counted by the pods that it makes now."""
+    """Return the progress of a workload, counted by pods of its current revision."""
     live = observed.workload
     if live is None:
         return RolloutProgress(False, False, 0, 0, 0, "", "")
@@ -114,11 +114,11 @@ def rollout(observed: Observation) -> RolloutProgress:
     own = [pod for pod in observed.pods if pod.revision == revision]
     ready = sum(pod.ready for pod in own)
     if groups:
-        # Its own count takes leaders for ready that are being stopped.
+        # The controller counts terminating leaders as ready.
         ready = min(int(status.get("readyReplicas") or 0), _whole_groups(own, group_size(live)))
     seen = int(status.get("observedGeneration") or 0) >= int(live["metadata"].get("generation") or 0)
     if groups and "observedGeneration" not in status:
-        # Not every release of LeaderWorkerSet v1 reports it; its pods tell the same a little later.
+        # Not every release of LeaderWorkerSet v1 reports this field; its pods show the same a little later.
         seen = bool(own) and all(pod.revision == revision for pod in observed.pods if pod.group)
     pending = ""
     if not seen:
@@ -152,7 +152,7 @@ def _whole_groups(pods: Iterable[PodState], size: int) -> int:
 
 
 def trouble(observed: Observation, state: RolloutProgress) -> Trouble | None:
-    """Return the worst that keeps the pods of a workload from becoming ready; None where nothing is known to."""
+    """Return the worst trouble that keeps the pods of a workload from becoming ready; None if none is known."""
     refused = refused_pods(observed)
     if refused:
         return Trouble(Reason.PODS_REFUSED, f"pods cannot be created: {refused}")
@@ -180,7 +180,7 @@ def trouble(observed: Observation, state: RolloutProgress) -> Trouble | None:
 
 
 def overdue(observed: Observation) -> str:
-    """Return which pod should have ended and is still there, holding its GPUs; "" when none is."""
+    """Return the message about a pod that should have ended and still holds its GPUs; "" if there is none."""
     for pod in observed.pods:
         if pod.ends_by and observed.now - _time(pod.ends_by) > OVERDUE:
             where = f"; its node {pod.node} may be gone" if pod.node else ""
@@ -189,7 +189,7 @@ def overdue(observed: Observation) -> str:
 
 
 def refused_pods(observed: Observation) -> str:
-    """Return why the API server refuses the pods of the workload; "" when it does not."""
+    """Return why the API server rejects the pods of the workload; "" if it does not."""
     for condition in ((observed.workload or {}).get("status") or {}).get("conditions") or ():
         failed = condition["type"] == "ReplicaFailure" and condition.get("status") == "True"
         if failed and condition.get("reason") != "FailedDelete":
@@ -198,7 +198,7 @@ def refused_pods(observed: Observation) -> str:
 
 
 def looks_again(observed: Observation) -> bool:
-    """Return whether time alone, which no watch tells, may change what is said of a rollout that is under way."""
+    """Return whether the state of a running rollout may change by time alone, which no watch reports."""
     state = rollout(observed)
     if any(pod.ends_by for pod in observed.pods):
         return True
@@ -211,7 +211,7 @@ def looks_again(observed: Observation) -> bool:
 
 
 def _failed(pods: Sequence[PodState]) -> str:
-    """Return how the pods failed on the node where most of them did."""
+    """Return how pods failed on the node with most failures."""
     by_node: dict[str, list[PodState]] = {}
     for pod in pods:
         by_node.setdefault(pod.node, []).append(pod)
@@ -230,7 +230,7 @@ def _on_too_many_nodes(observed: Observation, alive: Iterable[PodState]) -> str:
 
 
 def late(observed: Observation, state: RolloutProgress) -> str:
-    """Return why a rollout missed its deadline; "" when it did not."""
+    """Return why a rollout missed its deadline; "" if it did not."""
     live = observed.workload
     if live is None or (state.current and state.ready >= state.wanted):
         return ""
@@ -243,9 +243,9 @@ def late(observed: Observation, state: RolloutProgress) -> str:
 
 
 def waits_in_queue(live: Body, pods: Iterable[PodState], now: datetime) -> bool:
-    """Return whether a queue holds pods of a workload back, or did so less than a progress deadline ago.
+    """Return whether a queue holds pods of a workload back, or did less than a progress deadline ago.
 
-    The controllers of workloads do not know about queues: to them a pod that waits for a quota makes no progress.
+    The controllers of workloads know no queues: for them, a pod that waits for quota makes no progress.
     """
     own = [pod for pod in pods if pod.revision == workload_revision(live) and not pod.finished]
     if any(pod.queued for pod in own):
@@ -256,12 +256,12 @@ def waits_in_queue(live: Body, pods: Iterable[PodState], now: datetime) -> bool:
 
 
 def queued_for_long(pods: Iterable[PodState], now: datetime) -> bool:
-    """Return whether a pod has waited for quota for so long that older pods may hold it."""
+    """Return whether a pod has waited for quota for so long that older pods may use the quota."""
     return any(pod.waits_for_quota and pod.created and now - _time(pod.created) > QUEUE_PATIENCE for pod in pods)
 
 
 def deadline_exceeded(workload: Body | None) -> str:
-    """Return why a rollout missed its deadline, in the words of the Deployment's controller; "" when it did not."""
+    """Return why a rollout missed its deadline, in the words of the Deployment's controller; "" if it did not."""
     conditions = ((workload or {}).get("status") or {}).get("conditions") or ()
     for condition in conditions:
         if condition["type"] == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
@@ -277,7 +277,7 @@ def _shorter_than_the_start(observed: Observation) -> str:
 
 
 def _late_group(observed: Observation, state: RolloutProgress) -> str:
-    """Return why a LeaderWorkerSet missed the deadline, which its controller does not know."""
+    """Return why a LeaderWorkerSet missed the deadline, which its controller does not have."""
     deployment, model = observed.deployment, observed.planning.model
     before = {c.type: c for c in deployment.status.conditions}.get(ConditionType.PROGRESSING)
     active = deployment.status.active_revision
@@ -302,12 +302,12 @@ def late_rollout(
     pods: Iterable[PodState] = (),
     now: datetime | None = None,
 ) -> str:
-    """Return why the rollout of a plan missed its deadline; "" when it did not, or the workload is of another plan.
+    """Return why the rollout of a plan missed its deadline; "" if it did not, or the workload has another plan.
 
     Args:
-        deployment: With its last status.
-        plan: The plan in status.
-        workload: What runs the pods.
+        deployment: The LLMDeployment, with its last status.
+        plan: The plan in the status.
+        workload: The workload that runs the pods.
         pods: The pods, if they are known: time in a queue does not count.
         now: The current time, with ``pods``.
     """

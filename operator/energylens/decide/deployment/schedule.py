@@ -1,4 +1,4 @@
-"""The replicas of a week as the status keeps them: sealed, followed by the clock, started as early as was measured."""
+"""The schedule of a week in the status: sealed, followed by the clock, with replicas started early as measured."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def peak_watts(schedule: ScheduleStatus) -> int:
 
 
 def needed(deployment: LLMDeployment, schedule: ScheduleStatus, now: datetime) -> int:
-    """Return the replicas that the present hour needs; others may have started early for the next hour."""
+    """Return the replicas that the current hour needs; further replicas may have started for the next hour."""
     hours = replace(timetable_of(deployment, schedule), lead=timedelta(0))
     return hours.entries[hours.entry_at(now)].replicas
 
@@ -116,7 +116,7 @@ def with_measured_start(
     in which an autoscaler adds a node. A value in the spec was measured by the site and takes precedence.
 
     Args:
-        schedule: The schedule, with the time since which replicas start, if they do.
+        schedule: The schedule, with the time since which replicas start, if any start.
         deployment: The deployment.
         replicas: Number of replicas that must be ready.
         pods: Its pods.

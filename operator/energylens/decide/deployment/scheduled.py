@@ -1,4 +1,4 @@
-"""The layout and the number of replicas for a load with a profile. Pure except for its memory."""
+"""The layout and the number of replicas for a load with a profile. Pure except for its cache."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MOST_WEEKS = 256
 
 @dataclass(frozen=True)
 class _Week:
-    """The schedule to follow, and why it was chosen."""
+    """The schedule to follow, and the reason of its choice."""
 
     schedule: ScheduleStatus
     layout: PlanStatus
@@ -45,7 +45,7 @@ class _Week:
     result: PlanningResult | None = None
     found: WeekPlan | None = None
     note: str = ""
-    """Which hours are planned for less than their learned rate."""
+    """The hours that are planned for less than their learned rate."""
 
 
 def scheduled(case: Case, weeks: Weeks) -> PlanChoice:
@@ -149,7 +149,7 @@ def _planned(case: Case, weeks: Weeks) -> _Week | PlanChoice:
     unsealed = weekly.schedule_of(found)
     sealable = found is result
     return _Week(
-        # A week that leaves out a part of the load is planned again as soon as GPUs or budgets may allow more.
+        # A week for a part of the load is planned again as soon as GPUs or budgets may allow more.
         weekly.sealed(unsealed, found.plan, inputs if sealable and not note else ""),
         found.plan,
         reason=Reason.PLANNED if sealable else Reason.KEEPING_RUNNING_PLAN,
@@ -163,9 +163,9 @@ def _planned(case: Case, weeks: Weeks) -> _Week | PlanChoice:
 
 
 def _most_carried(case: Case, weeks: Weeks) -> tuple[str, LLMDeployment, WeekPlan] | None:
-    """Return the week in which learned hours have at most the highest step that a plan sustains, and that rate.
+    """Return the week in which learned hours have at most the highest step that a plan sustains, and its rate.
 
-    None where hours are not learned, or where the declared rate has no plan: then the spec itself has none.
+    None if hours are not learned, or if the declared rate has no plan: then the spec itself has none.
     """
     learned, found = case.inputs.learned, None
     if learned is None:
@@ -224,7 +224,7 @@ def _within_nodes(case: Case, problem: WeekProblem) -> WeekProblem:
 
 
 def _without(case: Case, reason: Reason, why: str, refused: Infeasible | None = None) -> _Week | PlanChoice:
-    """Keep the current schedule if there is no week to plan, or none meets the spec; the condition says why."""
+    """Keep the current schedule if no week can be planned, or none meets the spec; the condition has the reason."""
     status = case.inputs.deployment.status
     kept = "; the running plan stays" if status.plan is not None else ""
     message = f"{why}{kept}"
@@ -244,7 +244,7 @@ def _without(case: Case, reason: Reason, why: str, refused: Infeasible | None = 
 def _worth_it(
     case: Case, deployment: LLMDeployment, current: PlanStatus, best: WeekPlan, weeks: Weeks
 ) -> tuple[WeekPlan, str, str]:
-    """Return the week of the best layout, or of the running layout if leaving it is not worth a restart."""
+    """Return the week of the best layout, or of the running layout if the saving does not repay a restart."""
     inputs = case.inputs
     # The replicas come from the schedule, or are fixed by the spec.
     asked = current.model_copy(update={"replicas": deployment.spec.planning.overrides.replicas})

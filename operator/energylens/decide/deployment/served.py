@@ -26,11 +26,11 @@ def model_of(deployment: LLMDeployment, config: Mapping[str, Any] | None) -> Mod
     """Return the shape of a deployment's model.
 
     Args:
-        deployment: What names it.
+        deployment: The LLMDeployment.
         config: The config.json of ``spec.model.configRef``.
 
     Raises:
-        ModelProblemError: The catalogue does not have it, or its config.json is of no known shape.
+        ModelProblemError: The catalogue lacks the model, or its config.json has an unsupported architecture.
     """
     spec = deployment.spec.model
     try:
@@ -43,10 +43,10 @@ def model_of(deployment: LLMDeployment, config: Mapping[str, Any] | None) -> Mod
 
 
 def predictor_of(deployment: LLMDeployment) -> Predictor:
-    """Return the predictor of a deployment's engine, of the version that its image names.
+    """Return the predictor of a deployment's engine, in the version of its image.
 
     Raises:
-        UnknownEngineError: No profile of that engine, or none that covers the version.
+        UnknownEngineError: There is no profile of the engine, or none that covers the version.
     """
     engine = deployment.spec.engine
     predictor: Predictor = load_predictor(engine.type.lower(), tagged_version(engine))

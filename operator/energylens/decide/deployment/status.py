@@ -1,4 +1,4 @@
-"""The status of an LLMDeployment, from what was observed. Pure."""
+"""The status of an LLMDeployment from an observation. Pure."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ SOURCES: dict[str, Literal["Prometheus", "DCGMExporter"]] = {
     "prometheus": "Prometheus",
     "dcgm-exporter": "DCGMExporter",
 }
-"""The names of energy sources as the API has them."""
+"""Names of energy sources in the API."""
 MAX_RELAXATIONS = 20
-"""Most relaxations that the API accepts."""
+"""Maximum number of relaxations in the API."""
 
 
 def status_of(observed: Observation, children: Children) -> dict[str, Any]:
-    """Return the whole status, as it is written."""
+    """Return the whole status, as the operator writes it."""
     deployment, plan = observed.deployment, observed.planning.plan
     before, state = deployment.status, rollout(observed)
     active = before.active_revision
@@ -114,7 +114,7 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
 
 
 def _running(observed: Observation, running_hash: str) -> ActiveRevision:
-    """Return what is known of the plan that runs; its figures are absent where nobody knows them."""
+    """Return the running plan; unknown figures are absent."""
     empty = ActiveRevision(plan_hash=running_hash, workload_ref=WorkloadRef(api_version="", kind="", name=""))
     for plan in (observed.planning.plan, observed.standing):
         if plan is not None and plan.hash == running_hash:
@@ -136,7 +136,7 @@ def _running(observed: Observation, running_hash: str) -> ActiveRevision:
 
 
 def is_unplanned(deployment: Body) -> bool:
-    """Return whether no pass has planned the spec as it is: none has seen it, or the last one waited for a budget."""
+    """Return whether the current spec was not planned yet: it is new, or the last reconcile waited for a budget."""
     status = deployment.get("status") or {}
     if status.get("observedGeneration") != deployment["metadata"].get("generation"):
         return True
@@ -145,7 +145,7 @@ def is_unplanned(deployment: Body) -> bool:
 
 
 def is_new_window(deployment: LLMDeployment, found: WindowMeasurement | None) -> bool:
-    """Return whether a window is not the one that the status has."""
+    """Return whether a window is not the window in the status."""
     before = deployment.status.measured
     return found is not None and (before is None or before.window_end != _time(found.window_end))
 
@@ -157,13 +157,13 @@ def _rollback(observed: Observation) -> RollbackStatus | None:
     if planning.rollback is not None:
         return rollback.after_return(deployment, planning.rollback, observed.now)
     if found is None or planning.plan is None or not is_new_window(deployment, found) or observed.canary_pods:
-        # Beside the replica of a new plan the others have less of the load than they had.
+        # Beside a canary, the other replicas have a smaller share of the load.
         return deployment.status.rollback
     return rollback.after_window(deployment, planning.plan, found)
 
 
 def _schedule(observed: Observation) -> ScheduleStatus | None:
-    """Return the replicas over the week, with the start-up time once it was measured."""
+    """Return the schedule, with the start-up time once a start was measured."""
     deployment, planning = observed.deployment, observed.planning
     if deployment.spec.workload.profile is None:
         return None
@@ -175,14 +175,14 @@ def _schedule(observed: Observation) -> ScheduleStatus | None:
 
 
 def _verification(observed: Observation) -> VerificationStatus | None:
-    """Return what is remembered of verifying plans; a pass that could not plan ends what was under way."""
+    """Return the state of verification; a reconcile that could not plan ends a running verification."""
     if not is_asked(observed.deployment):
         return None
     return observed.planning.verification or without_trial(observed.deployment.status.verification)
 
 
 def _budget(observed: Observation) -> BudgetStatus | None:
-    """Return what the binding budget says; energy that went by less than a percent is not worth a write."""
+    """Return the part about the binding budget; a change of used energy below one percent causes no write."""
     found, before = observed.budget_status, observed.deployment.status.budget
     if found is None or before is None:
         return found
@@ -195,9 +195,9 @@ def _adoption_time(observed: Observation, children: Children) -> str | None:
     if planning.plan is None:
         return None
     if children.reason in (Reason.AWAITING_APPROVAL, Reason.ADVISORY):
-        # Nothing was adopted yet: the time is that of what runs.
+        # Nothing was adopted yet: keep the time of the running plan.
         return known
-    # A status of an earlier release has none: its plan counts from now.
+    # A status of an earlier release has no time: its plan counts from now.
     return known if known and not observed.takes_over else _time(observed.now.timestamp())
 
 

@@ -1,7 +1,7 @@
 """The plausible parts of a status. Pure.
 
 A status is the operator's memory, and others may edit it, so every part that is read back is validated like input.
-Impossible parts are left out, and restored from the cluster or by planning again.
+Impossible parts are discarded, and restored from the cluster or by planning again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ MOST_TOKENS = 10_000_000
 HIGHEST_STEP = math.ceil(math.log(MOST_TOKENS, STEP))
 """Steps from one token to the longest prompt."""
 MOST_LOAD_RATIO = 1e4
-"""A followed load beyond so many times the declared one, or below that part of it, was not measured."""
+"""Largest ratio of a followed load to the declared load, or of the declared load to a followed load."""
 
 _ORDER = [kind.value for kind in ConditionType]
 _REASONS = frozenset((*(reason.value for reason in Reason), *get_args(EnergyReason)))
@@ -106,7 +106,7 @@ def checked_status(body: Body, now: datetime) -> Checked:
     """Return the plausible parts of an LLMDeployment's status.
 
     Args:
-        body: The object as the API server has it.
+        body: The object of the API server.
         now: The current time.
     """
     stated = own_part(body.get("status") or {})
@@ -157,7 +157,7 @@ def _untrue(status: LLMDeploymentStatus, generation: int, now: datetime) -> Iter
 
 
 def _plan_problem(plan: PlanStatus) -> str:
-    """Return why a plan cannot be the operator's; "" if it can."""
+    """Return why the operator cannot have written a plan; "" if it can have."""
     if plan.hash != action_hash(plan):
         return f"hash {plan.hash!r} is not that of the plan"
     per_replica = plan.tensor_parallel * plan.pipeline_parallel * plan.data_parallel

@@ -18,7 +18,7 @@ class Timetable:
     """The replicas of every hour, started early by the start-up time."""
 
     load: WeekLoad
-    """Of the time zone; its rates are those of the spec, which may be newer than the entries."""
+    """The week in its time zone; its rates come from the spec, which may be newer than the entries."""
     entries: Sequence[ScheduledReplicas]
     """Changes of the replicas, from Monday 0:00 on; at least one."""
     lead: timedelta
@@ -26,8 +26,8 @@ class Timetable:
     def entry_at(self, moment: datetime) -> int:
         """Return the index of the entry to follow at a moment.
 
-        That is the entry of the hour, or an entry that begins within the lead and has more replicas, the largest of
-        them.
+        This is the entry of the hour or, among the entries that begin within the lead, the entry with the most
+        replicas if it has more.
         """
         ahead = []
         for hour in self.load.hours_from(moment):
@@ -42,7 +42,7 @@ class Timetable:
         return next((time for time in self._moments(moment) if self.entry_at(time) != now), None)
 
     def next_look(self, moment: datetime) -> datetime | None:
-        """Return the next moment at which another entry is to be followed, or at which its hour begins."""
+        """Return the next moment at which another entry applies, or at which the hour of an entry begins."""
         on_time = replace(self, lead=timedelta(0))
         found = [time for time in (self.next_entry(moment), on_time.next_entry(moment)) if time is not None]
         return min(found, default=None)
@@ -60,9 +60,9 @@ class Timetable:
         return None
 
     def _moments(self, moment: datetime) -> Iterator[datetime]:
-        """Yield the moments after one at which the entry can change, in order: hours begin, and begin to be in reach.
+        """Yield the later moments at which the entry can change, in order: the hours, and the hours less the lead.
 
-        Whole seconds, as a status has times.
+        The moments are whole seconds, as times in the status.
         """
         if len(self.entries) == 1:
             return

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _PASSING = ("", "ContainerCreating", "PodInitializing")
-"""Reasons for waiting that every starting pod has."""
+"""Waiting reasons of every starting pod."""
 _MOST = 300
-"""Characters of a container's last message, which may be a whole traceback."""
+"""Maximum length of a container's last message, which may be a whole traceback, characters."""
 
 
 def waits(containers: Sequence[Mapping[str, Any]]) -> tuple[str, bool]:

@@ -1,4 +1,4 @@
-"""The status of an LLMDeployment whose spec cannot be read: it reports that and keeps everything else. Pure."""
+"""The status of an LLMDeployment whose spec cannot be read: its conditions say so, the rest is unchanged. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALLEST_SPEC = {"model": {"name": "unknown"}, "workload": {"inputTokens": 1, "o
 
 
 def unreadable_status(body: Body, message: str, now: datetime) -> dict[str, Any]:
-    """Return the status of an object whose spec cannot be read, which ``message`` says why."""
+    """Return the status of an object whose spec cannot be read; ``message`` has the reason."""
     generation = body["metadata"].get("generation", 1)
     try:
         known = parse_llmdeployment({**body, "spec": SMALLEST_SPEC}, strict=False).status.conditions
@@ -43,7 +43,7 @@ def _invalid(message: str, generation: int) -> Condition:
 
 
 def _without_failure(condition: Condition, generation: int) -> Condition:
-    """Return a condition as this pass leaves it, which did not fail but could not read the spec either."""
+    """Return a condition without the failure of an earlier reconcile: this one succeeded, but read no spec."""
     if condition.reason not in (Reason.INTERNAL_ERROR, Reason.API_SERVER_ERROR):
         return condition
     degraded = condition.type == ConditionType.DEGRADED

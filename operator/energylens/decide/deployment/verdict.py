@@ -28,10 +28,10 @@ def judged(
     """Return the verdict of a window of one replica on its plan.
 
     Args:
-        case: What is planned.
+        case: The case that is planned.
         running: The running plan.
         plan: The new plan.
-        window: Window of its replica.
+        window: Window of its canary.
         other: Window of the running pods; None if there is none.
     """
     if window.reason != "Measured" or window.joules_per_output_token is None:
@@ -73,7 +73,7 @@ def _energy(
     before = figures(case, asked, running, running.replicas)
     promised = None if before is None else joules(before.predicted.joules_per_output_token)
     if promised is None or joules(plan.predicted.joules_per_output_token) >= promised:
-        # A required plan may cost more; its adoption message said so.
+        # A required plan may cost more, as its adoption message said.
         return Verdict(True, f"{text}, which was not to be less than that of the running plan")
     if other is None or other.joules_per_output_token is None or not window.shares_half(other):
         return Verdict(None, "the running replicas have no window of the same time to compare energy with")
@@ -90,7 +90,7 @@ def _projected(
     """Return the energy per token at the planned load from a measurement at another load, J; None if unknown.
 
     Args:
-        case: What is planned.
+        case: The case that is planned.
         asked: The deployment with the planned load.
         plan: The plan of the measured replicas.
         replicas: Number of measured replicas.
@@ -123,7 +123,7 @@ def _unit(case: Case) -> str:
 def _load(case: Case, window: WindowMeasurement) -> float:
     """Return the load of a window in the unit of the spec; a rate is derived from the generated tokens.
 
-    Requests are of the length that plans are made for, which may be followed and not that of the spec.
+    Requests have the length of the plans, which may be a followed length.
     """
     if _is_rate(case):
         tokens = case.asked(case.inputs.load).spec.workload.mean_output_tokens
@@ -132,7 +132,7 @@ def _load(case: Case, window: WindowMeasurement) -> float:
 
 
 def _most_load(case: Case, running: PlanStatus, plan: PlanStatus) -> float:
-    """Return the largest load at which a replica is judged: its part of the plan's, or its share of the load now."""
+    """Return the largest load at which a canary is judged: its part of the planned load, or its present share."""
     workload = case.asked(case.inputs.load).spec.workload
     whole = float(joules(workload.requests_per_second)) if workload.requests_per_second else workload.concurrency or 0
     return MOST_LOAD * whole / min(plan.replicas, running.replicas + 1)

@@ -1,8 +1,8 @@
-"""Whether a new plan is adopted, by measuring one replica of it beside the running ones. Pure.
+"""Verification of a new plan by measuring one replica of it beside the running pods. Pure.
 
-The state is ``status.verification``. Each pass takes one step: a verification begins, continues, or ends with the plan
-adopted or rejected. A rejected plan is not tried again for the same inputs, so that plans do not alternate; if it only
-could not be judged, it is tried again after the cooldown.
+The state is ``status.verification``. Each reconcile makes one step: a verification begins, continues, or ends with the
+plan adopted or rejected. A rejected plan is not tried again for the same inputs, so that plans do not alternate; a plan
+that could not be judged is tried again after the cooldown.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MOST_WINDOWS = 8
 """Number of windows after the warm-up within which a verdict is required, because one more replica costs energy."""
 MOST_GIVEN_UP = 10
 PASSING: tuple[VerdictReason, ...] = ("NotMeasured", "Unschedulable")
-"""Reasons that are no evidence about the plan, so that it is tried again after the cooldown."""
+"""Reasons that are no evidence about the plan, which is therefore tried again after the cooldown."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class SeenReplica:
 
     ready: bool = False
     trouble: str = ""
-    """Why it is not ready."""
+    """Why the replica is not ready."""
     unschedulable: bool = False
-    """Whether no node has room for it."""
+    """Whether no node has room for the replica."""
     queued: bool = False
-    """Whether a queue holds it back; that time does not count as a failure."""
+    """Whether a queue holds the replica back; time in a queue does not count as a failure."""
     admitted_since: str = ""
-    """When its last pod left a queue, RFC 3339; "" for pods that were in none."""
+    """Time at which its last pod left a queue, RFC 3339; "" for pods that were in no queue."""
     window: WindowMeasurement | None = None
     """The last window of the replica."""
     plan_hash: str = ""
@@ -68,19 +68,19 @@ class SeenReplica:
 
 @dataclass(frozen=True)
 class Beside:
-    """The running plan, as far as verifying a new plan beside it depends on it."""
+    """The state of the running plan on which the verification of a new plan depends."""
 
     running: PlanStatus | None
-    """The plan whose pods run; None if no pods run, or if their plan is unknown."""
+    """The running plan; None if no pods run, or if their plan is unknown."""
     serving: bool = False
-    """Whether a replica of it is ready."""
+    """Whether a replica of the running plan is ready."""
     same_model: bool = True
     """Whether the running pods serve the model in the spec."""
     window: WindowMeasurement | None = None
     """The last window of its pods."""
     replica: SeenReplica = SeenReplica()
     exclusive: str = ""
-    """Why no further pod can mount the claims of the running ones."""
+    """Why no further pod can mount the volume claims of the running pods; "" if one can."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Situation:
 
     deployment: LLMDeployment
     running: PlanStatus
-    """The plan whose pods run."""
+    """The running plan."""
     wanted: PlanStatus
     """The plan that planning would adopt."""
     inputs: str
@@ -99,7 +99,7 @@ class Situation:
     is_needed: Callable[[], bool]
     """Whether the running plan does not meet the spec, so that it cannot stay."""
     obstacle: Callable[[PlanStatus], str]
-    """Why no replica of a plan can be verified beside the running ones now; "" if one can."""
+    """Why no replica of a plan can be verified beside the running pods now; "" if one can."""
     judge: Callable[[PlanStatus, WindowMeasurement], Verdict]
     replica: SeenReplica
     deadline_seconds: float
@@ -109,7 +109,7 @@ class Situation:
 
 @dataclass(frozen=True)
 class Step:
-    """Fate of the new plan in this pass."""
+    """Action on the new plan in this reconcile."""
 
     action: Literal["Follow", "Verify", "Keep"]
     """Whether all replicas run the new plan, one replica, or none."""
@@ -119,9 +119,9 @@ class Step:
     reason: Reason
     message: str
     began: bool = False
-    """Whether one replica of the plan runs from this pass on."""
+    """Whether one replica of the plan runs from this reconcile on."""
     gave_up: GivenUpPlan | None = None
-    """The plan that was rejected in this pass."""
+    """The plan that was rejected in this reconcile."""
 
 
 def without_trial(before: VerificationStatus | None) -> VerificationStatus:
@@ -139,7 +139,7 @@ def followed_at_once(
 
 
 def as_many(memory: VerificationStatus, running: PlanStatus, wanted: PlanStatus) -> VerificationStatus:
-    """Return the state while the running pods are those of the plan to adopt, possibly in another number.
+    """Return the state while the running pods belong to the plan to adopt, possibly with another number of replicas.
 
     The result of their verification is kept; results of other pods are no evidence about them.
     """
@@ -158,7 +158,7 @@ def same_pods(a: PlanStatus, b: PlanStatus) -> bool:
 
 
 def step(situation: Situation) -> Step:
-    """Return the next step for a new plan whose pods differ from the running ones."""
+    """Return the next step for a new plan whose pods differ from the running pods."""
     status = situation.deployment.status.verification or VerificationStatus()
     plan = _candidate(situation, status)
     known = _given_up(situation, status, plan)
@@ -179,7 +179,7 @@ def step(situation: Situation) -> Step:
 
 
 def _candidate(situation: Situation, status: VerificationStatus) -> PlanStatus:
-    """Return the plan to verify: the one in verification, as long as it is possible for the same inputs.
+    """Return the plan to verify: the plan in verification, as long as it is possible for the same inputs.
 
     Planning may alternate between nearly equal plans, and each change would restart the windows.
     """
@@ -273,7 +273,7 @@ def _late(situation: Situation, status: VerificationStatus) -> tuple[VerdictReas
         return ("Unschedulable" if replica.unschedulable else "ProgressDeadline"), trouble
     limit = max(
         validation.warmup_seconds + MOST_WINDOWS * validation.window_seconds,
-        # A restarting replica may take as long as the first time.
+        # A restarted replica may take as long as a first start.
         0 if replica.ready else situation.deadline_seconds,
     )
     if _age(status.ready_time, situation.now) <= limit:
@@ -309,7 +309,7 @@ def _stays(situation: Situation) -> str:
 
 
 def _kept(plan: PlanStatus) -> PlanStatus:
-    """Return a plan without the parts that only its own status shows."""
+    """Return a plan without the parts that only ``status.plan`` has."""
     return plan.model_copy(update={"alternatives": (), "fewer_replicas": (), "inputs_hash": None})
 
 

@@ -35,14 +35,14 @@ from energylens.serving.timing import progress_deadline_seconds, startup_seconds
 from energylens.serving.workload import fits_group
 
 LEAST_SHARE_SERVED = 0.99
-"""Share of its part of the load that a replica must be predicted to sustain, below 1 because figures are rounded."""
+"""Share of its part of the load that a replica must sustain by prediction; below 1 because figures are rounded."""
 
 
 def verified(case: Case, choice: PlanChoice) -> PlanChoice:
     """Return the plan to run if the spec asks to measure a new plan on one replica first.
 
     Args:
-        case: What is planned.
+        case: The case that is planned.
         choice: The plan that planning would adopt.
     """
     seen, before = case.inputs.beside, case.inputs.deployment.status.verification
@@ -131,7 +131,7 @@ def _planned_again(case: Case, plan: PlanStatus) -> PlanStatus | None:
 
 
 def _obstacle(case: Case, seen: Beside, running: PlanStatus, plan: PlanStatus) -> str:
-    """Return why one replica of a plan cannot be measured beside the running ones; "" if it can."""
+    """Return why one replica of a plan cannot be measured beside the running pods; "" if it can."""
     inputs, replica = case.inputs, one_replica(plan)
     deployment, allowance = inputs.deployment, inputs.allowance
     if seen.exclusive:
@@ -185,7 +185,7 @@ def _too_much_for_one(case: Case, running: PlanStatus, plan: PlanStatus) -> str:
 
 
 def _as_chosen(case: Case, choice: PlanChoice, running: PlanStatus, found: Step) -> PlanChoice:
-    """Return a step as what planning answers."""
+    """Return the choice of planning for a step."""
     if found.action == "Follow" and choice.plan is not None:
         same = found.plan.hash == choice.plan.hash
         plan = choice.plan if same else _planned_again(case, found.plan) or found.plan

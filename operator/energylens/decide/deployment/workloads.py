@@ -1,4 +1,4 @@
-"""Which live object runs the pods of a plan: the one place that answers it. Pure."""
+"""The live object that runs the pods of a plan. Pure."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Workloads:
-    """The live Deployment and LeaderWorkerSet of an LLMDeployment; both are there while a plan moves between them."""
+    """The live Deployment and LeaderWorkerSet of an LLMDeployment; both exist while a plan moves between them."""
 
     bodies: tuple[Body, ...] = ()
 
     def running(self, plan: PlanStatus | None) -> Body | None:
-        """Return the object that runs the pods of a plan; that of the previous plan while the plan has none."""
+        """Return the object that runs the pods of a plan; while the plan has none, the object of the previous plan."""
         return next(iter(self._of(plan)), None)
 
     def outgoing(self, plan: PlanStatus | None) -> Body | None:
-        """Return the object of the other kind, from which the pods of a plan take over; None where there is none."""
+        """Return the object of the other kind, whose pods the pods of a plan replace; None if there is none."""
         return next(iter(self._of(plan)[1:]), None)
 
     def only(self, plan_hash: str) -> Body | None:
-        """Return the object that was made from a plan; None while another one is there, beside it or in its place."""
+        """Return the object created from a plan; None while another object exists beside it or in its place."""
         if [plan_label(body) for body in self.bodies] != [plan_hash]:
             return None
         return self.bodies[0]
