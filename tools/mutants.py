@@ -6,8 +6,8 @@ is a missing test, or has a reason: the change alters no behaviour, or the wordi
 The tests are collected once. A first pass with counting functions finds the tests that call each function. Then, for
 each mutant, the process forks, the fork replaces the code object of the changed function (or the value of a constant,
 in every module that imported the constant) and runs those tests, quickest first, until one fails. Default arguments,
-decorators, class bodies and strings are not mutated. ``--sample N`` draws N mutants with a fixed seed,
-and ``--again LOG`` takes the survivors of an earlier run, to try them with other tests.
+decorators, class bodies, strings and ``strict=True`` of ``zip`` (an assertion) are not mutated. ``--sample N`` draws N
+mutants with a fixed seed, and ``--again LOG`` takes the survivors of an earlier run, to try them with other tests.
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ def mutants(path: Path) -> Iterator[Mutant]:
     for name, owner in owners(tree):
         is_constant = not isinstance(owner, Function)
         roots = [owner.value] if is_constant else owner.body  # type: ignore[attr-defined]
-        for node in (node for root in roots for node in ast.walk(root)):
+        nodes = [node for root in roots for node in ast.walk(root)]
+        assertions = {id(node.value) for node in nodes if isinstance(node, ast.keyword) and node.arg == "strict"}
+        for node in (node for node in nodes if id(node) not in assertions):
             line = int(getattr(node, "lineno", getattr(owner, "lineno", 0)))
             for number, (change, _) in enumerate(changes(node)):
                 yield Mutant(path, line, name, change, places[id(node)], number, is_constant)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from energylens.budget.carbon import Forecast, ForecastError, parse_forecast
+from energylens.budget.carbon import Forecast, ForecastError, csv_of, hourly, parse_forecast
 
 START = datetime(2026, 11, 25, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -109,3 +109,24 @@ def test_the_message_names_the_time_that_a_forecast_covers() -> None:
         ForecastError, match=r"^covers 2026-11-25T00:00Z to 2026-11-25T02:00Z, and not 2026-11-25T02:00Z$"
     ):
         forecast(1.0, 2.0).mean(START + 2 * HOUR, START + 3 * HOUR)
+
+
+def test_a_forecast_is_written_as_it_is_read() -> None:
+    grid = forecast(300.0, 412.5)
+    assert csv_of(grid) == ("time,gramsPerKilowattHour\n2026-11-25T00:00:00Z,300\n2026-11-25T01:00:00Z,412.5\n")
+    assert parse_forecast(csv_of(grid)) == grid
+
+
+def test_points_become_the_means_of_their_hours_of_utc() -> None:
+    zone = timezone(timedelta(hours=1))
+    quarter = timedelta(minutes=15, seconds=30, microseconds=7)
+    points = [(START + quarter, 100.0), (START + 2 * quarter, 300.0), ((START + HOUR).astimezone(zone), 50.0)]
+    assert hourly(points) == forecast(200.0, 50.0)
+    assert hourly(points).times[1].tzinfo is UTC
+
+
+def test_points_without_an_hour_between_them_are_no_forecast() -> None:
+    with pytest.raises(ForecastError, match=r"^holds no values$"):
+        hourly([])
+    with pytest.raises(ForecastError, match=r"^has no value from 2026-11-25T01:00Z to 2026-11-25T03:00Z$"):
+        hourly([(START, 1.0), (START + 3 * HOUR, 1.0)])
