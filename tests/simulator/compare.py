@@ -22,9 +22,11 @@ from energylens.data import find_gpu, load_model
 from energylens.data.predictor import load_predictor
 from energylens.predictor.core import Predictor
 from energylens.predictor.load.decoding import end_to_end
-from energylens.predictor.load.steady import steady_state
+from energylens.predictor.load.scenario import Scenario
+from energylens.predictor.load.steady import Physics, steady_state
 from energylens.predictor.load.ttft import FIRST_TOKEN_SECONDS
 from energylens.predictor.requests import RequestClass
+from energylens.predictor.step.rates import data_sheet, kernel_rates
 from energylens.predictor.types import Layouts, Prediction, Workload
 
 STEP_TOKENS = 8192
@@ -113,10 +115,10 @@ def step_seconds(predictor: Predictor, case: Case, places: int) -> Callable[[Ste
     model, gpu = load_model(case.model), find_gpu(case.gpu)
     constants, _ = predictor.constants(gpu)
     grid = np.unique(np.round(np.geomspace(1, max(places, 2), 24)))
-    steady = steady_state(
-        model, gpu, _layouts(case, len(grid)), case.workload, grid, constants, predictor.coefficients,
-        overlap=predictor.profile.overlap,
-    ).mixture  # fmt: skip
+    scenario = Scenario(model, gpu, _layouts(case, len(grid)), case.workload, "aggregated")
+    rates = kernel_rates(constants, data_sheet(gpu))
+    physics = Physics(constants, predictor.coefficients, rates, predictor.profile.overlap)
+    steady = steady_state(scenario, grid, physics).mixture
     base = steady.with_starts(np.zeros_like(grid))
     # Of several prompts where the mixture lets so many start together.
     prompts = grid / case.workload.output_tokens / steady.starts

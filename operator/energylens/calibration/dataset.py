@@ -14,7 +14,8 @@ from energylens.predictor.fitted.coefficients import Coefficients
 from energylens.predictor.fitted.features import run_features
 from energylens.predictor.fitted.profiles import EngineProfile, parse_engine, select_profile
 from energylens.predictor.fitted.residual import RunFeatures
-from energylens.predictor.load.steady import Role, phase_work
+from energylens.predictor.load.scenario import Role
+from energylens.predictor.load.steady import phase_work
 from energylens.predictor.load.workloads import loaded, sampled_of
 from energylens.predictor.model.architecture import ModelSpec, served_on
 from energylens.predictor.model.einsum import Collective

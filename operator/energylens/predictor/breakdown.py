@@ -12,7 +12,8 @@ import numpy as np
 
 from energylens.predictor.core import Predictor
 from energylens.predictor.figures import IDLE_RETURN
-from energylens.predictor.load.steady import Role, combine, phase_work
+from energylens.predictor.load.scenario import Role
+from energylens.predictor.load.steady import combine, phase_work
 from energylens.predictor.model.architecture import ModelSpec, served_on
 from energylens.predictor.step.power import step_energy
 from energylens.predictor.step.rates import data_sheet, kernel_rates

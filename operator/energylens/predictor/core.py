@@ -18,8 +18,9 @@ from energylens.predictor.fitted.profiles import EngineProfile
 from energylens.predictor.fitted.residual import correct
 from energylens.predictor.load.arrivals import Step, busy_share, distinct, running_sequences
 from energylens.predictor.load.mixture import StepMixture
-from energylens.predictor.load.operating_point import Beside, OperatingPoint, Scenario
-from energylens.predictor.load.steady import Role, Steady, phase_mixture, steady_state
+from energylens.predictor.load.operating_point import Beside, OperatingPoint
+from energylens.predictor.load.scenario import Role, Scenario
+from energylens.predictor.load.steady import Physics, Steady, phase_mixture, steady_state
 from energylens.predictor.load.ttft import Schedule, arrival_latencies
 from energylens.predictor.model.architecture import ModelSpec, served_on
 from energylens.predictor.model.drafts import draft_of
@@ -253,19 +254,12 @@ class Predictor:
         )
 
     def _steady(self, scenario: Scenario, running: FloatArray, constants: dict[str, float]) -> Steady:
-        return steady_state(
-            scenario.model,
-            scenario.gpu,
-            scenario.layouts,
-            scenario.workload,
-            running,
-            constants,
-            self.coefficients,
-            scenario.role,
-            self.profile.overlap,
-            self.profile.lockstep_of(scenario.gpu, scenario.layouts, scenario.model),
-            self._rates_of(scenario.gpu, constants),
-        )
+        return steady_state(scenario, running, self._physics(scenario, constants))
+
+    def _physics(self, scenario: Scenario, constants: dict[str, float]) -> Physics:
+        profile, gpu = self.profile, scenario.gpu
+        lockstep = profile.lockstep_of(gpu, scenario.layouts, scenario.model)
+        return Physics(constants, self.coefficients, self._rates_of(gpu, constants), profile.overlap, lockstep)
 
     def _rates_of(self, gpu: GpuSpec, constants: dict[str, float]) -> KernelRates:
         if gpu not in self._rates:
@@ -277,19 +271,7 @@ class Predictor:
         if np.isfinite(scenario.layouts.power_cap_watts).any():
             return self._steady(scenario, running, constants).mixture
         # The time depends on the power only under a cap, and the power takes a quarter of the work.
-        return phase_mixture(
-            scenario.model,
-            scenario.gpu,
-            scenario.layouts,
-            scenario.workload,
-            running,
-            constants,
-            self.coefficients,
-            scenario.role,
-            self.profile.overlap,
-            self.profile.lockstep_of(scenario.gpu, scenario.layouts, scenario.model),
-            self._rates_of(scenario.gpu, constants),
-        )
+        return phase_mixture(scenario, running, self._physics(scenario, constants))
 
     def _mean_step(self, scenario: Scenario, constants: dict[str, float], measured: bool) -> Step:
         """Return the mean step of some layouts, s, as a function of the running sequences."""

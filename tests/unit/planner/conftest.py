@@ -10,7 +10,7 @@ import pytest
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.planner.types import ClusterSnapshot, GpuAllocation, GpuNode, Taint
-from energylens.predictor.load.steady import Role
+from energylens.predictor.load.scenario import Role
 from energylens.predictor.model.architecture import Attention, DenseFfn, LayerGroup, ModelSpec, MoeFfn
 from energylens.predictor.model.parameters import weight_bytes
 from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Memory, Prediction, Workload

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from energylens.planner.search.ranking import Risk
 from energylens.planner.search.space import concatenate
-from energylens.predictor.load.steady import Role
+from energylens.predictor.load.scenario import Role
 from energylens.predictor.types import BoolArray, FloatArray, IntArray, Layouts
 
 

@@ -17,7 +17,7 @@ from energylens.planner.search.space import ProductSpace, concatenate
 from energylens.planner.search.structure import structure
 from energylens.predictor.fitted.features import NOTHING
 from energylens.predictor.load.decoding import end_to_end
-from energylens.predictor.load.steady import Role
+from energylens.predictor.load.scenario import Role
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.parameters import weight_bytes
 from energylens.predictor.types import (

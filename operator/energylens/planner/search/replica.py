@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from energylens.planner.search.space import ProductSpace
-from energylens.predictor.load.steady import Role
+from energylens.predictor.load.scenario import Role
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Memory, Prediction, Workload
 

@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from energylens.predictor.load.mixture import StepMixture
-from energylens.predictor.load.steady import Pace, Role
-from energylens.predictor.model.architecture import ModelSpec
-from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, IntArray, Layouts, Workload
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """Everything that is constant over all loads: a model on n candidates of one product, and the served requests."""
-
-    model: ModelSpec
-    """The model as served on the product."""
-    gpu: GpuSpec
-    layouts: Layouts
-    """Candidates, shape (n,)."""
-    workload: Workload
-    role: Role
-
-    def take(self, index: IntArray) -> Scenario:
-        """Return the candidates of an index array of shape (m,)."""
-        return replace(self, layouts=self.layouts.take(index), workload=self.workload.take(index))
-
-    @property
-    def lockstep_ranks(self) -> FloatArray:
-        """Data-parallel ranks that step together, shape (n,): ranks that exchange the tokens of experts."""
-        return np.where(self.model.is_moe, self.layouts.data_parallel, 1).astype(np.float64)
-
-    @property
-    def lanes(self) -> FloatArray:
-        """Groups of data-parallel ranks that step together, shape (n,): as many as ranks where each steps alone."""
-        return self.layouts.data_parallel / self.lockstep_ranks
-
-    @property
-    def tokens_per_step(self) -> float:
-        """Output tokens that a step adds to each sequence; on a prefill replica, one."""
-        return 1.0 if self.role == "prefill" else self.workload.tokens_per_step
+from energylens.predictor.load.scenario import Scenario
+from energylens.predictor.load.steady import Pace
+from energylens.predictor.types import BoolArray, FloatArray
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Physics only; :mod:`energylens.predictor.core` adds the residual and the interva
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from energylens.predictor.fitted.coefficients import Coefficients
 from energylens.predictor.load.mixture import StepMixture
 from energylens.predictor.load.pipeline import Pipeline, pipeline_of
 from energylens.predictor.load.ranks import rank_prompts
+from energylens.predictor.load.scenario import Role, Scenario
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.drafts import draft_of
 from energylens.predictor.requests import prompt_shares, running_shares
@@ -32,8 +32,6 @@ With Poisson starts alone, more than half of the steps would prefill from 0.7 st
 that this takes three times as many. Sequences that started together end together, and the front end admits the requests
 that arrived during a step at once.
 """
-Role = Literal["aggregated", "prefill", "decode"]
-"""Role of a replica: both phases, or one phase in a disaggregated deployment."""
 
 
 @dataclass(frozen=True)
@@ -59,39 +57,44 @@ class Steady(Pace):
     mixed: StepTime
 
 
-def steady_state(
-    model: ModelSpec,
-    gpu: GpuSpec,
-    layouts: Layouts,
-    workload: Workload,
-    sequences: FloatArray,
-    constants: Constants,
-    coefficients: Coefficients,
-    role: Role = "aggregated",
-    overlap: Overlap | None = None,
-    lockstep: Lockstep = APART,
-    rates: KernelRates | None = None,
-) -> Steady:
-    """Return the physics of one replica at a given number of running sequences.
+@dataclass(frozen=True)
+class Physics:
+    """The constants and tables that turn the work of steps into time and power, and how an engine runs steps."""
+
+    constants: Constants
+    """Constants of the GPU product and the engine."""
+    coefficients: Coefficients
+    """Coefficients with the kernel tables."""
+    rates: KernelRates
+    """Rates that follow from the constants."""
+    overlap: Overlap | None = None
+    """How the engine overlaps collectives with kernels."""
+    lockstep: Lockstep = APART
+    """How data-parallel ranks synchronise their steps."""
+
+
+def steady_state(scenario: Scenario, sequences: FloatArray, physics: Physics) -> Steady:
+    """Return the time and power of the steps of n replicas.
 
     Args:
-        model: The architecture.
-        gpu: The product.
-        layouts: Candidates, shape (n,).
-        workload: The mean request.
+        scenario: The candidates and the requests.
         sequences: Running sequences per replica, shape (n,), positive.
-        constants: Constants of the GPU product and the engine.
-        coefficients: Coefficients with the kernel tables.
-        role: The phases that the replica runs.
-        overlap: How the engine overlaps collectives with kernels.
-        lockstep: How data-parallel ranks synchronise their steps.
-        rates: Rates that follow from the constants, if already computed.
+        physics: Constants and tables.
     """
-    sheet = data_sheet(gpu)
-    decode, mixed, starts = phase_work(model, gpu, layouts, workload, sequences, coefficients, role, lockstep)
-    ranks = layouts.data_parallel.astype(np.float64) if model.is_moe else 1.0
-    pipeline = pipeline_of(layouts, sequences)
-    return combine(decode, mixed, starts, constants, sheet, layouts.power_cap_watts, overlap, ranks, pipeline, rates)
+    layouts = scenario.layouts
+    decode, mixed, starts = _work_of(scenario, sequences, physics)
+    return combine(
+        decode,
+        mixed,
+        starts,
+        physics.constants,
+        data_sheet(scenario.gpu),
+        layouts.power_cap_watts,
+        physics.overlap,
+        scenario.lockstep_ranks,
+        pipeline_of(layouts, sequences),
+        physics.rates,
+    )
 
 
 @dataclass(frozen=True)
@@ -131,34 +134,36 @@ def phase_work(
     return decode, replace(mixed, drafts=drafted) if drafted else mixed, loads.starts
 
 
-def phase_mixture(
-    model: ModelSpec,
-    gpu: GpuSpec,
-    layouts: Layouts,
-    workload: Workload,
-    sequences: FloatArray,
-    constants: Constants,
-    coefficients: Coefficients,
-    role: Role,
-    overlap: Overlap | None,
-    lockstep: Lockstep,
-    rates: KernelRates,
-) -> StepMixture:
-    """Return the steps of replicas without a power cap; the arguments are those of :func:`steady_state`.
+def _work_of(scenario: Scenario, sequences: FloatArray, physics: Physics) -> tuple[Work, Work, FloatArray]:
+    return phase_work(
+        scenario.model,
+        scenario.gpu,
+        scenario.layouts,
+        scenario.workload,
+        sequences,
+        physics.coefficients,
+        scenario.role,
+        physics.lockstep,
+    )
+
+
+def phase_mixture(scenario: Scenario, sequences: FloatArray, physics: Physics) -> StepMixture:
+    """Return the steps of replicas without a power cap; the arguments are the arguments of :func:`steady_state`.
 
     Both kinds of steps are computed as the candidates of one call, because on few candidates the number of calls
     decides.
     """
-    sheet = data_sheet(gpu)
-    if role != "aggregated" or workload.speculation is not None:
-        decode, mixed, starts = phase_work(model, gpu, layouts, workload, sequences, coefficients, role, lockstep)
-        return step_mixture(decode, mixed, starts, rates, constants, sheet, overlap)[0]
-    loads = _phase_loads(model, layouts, workload, sequences, role, lockstep)
+    model, gpu, layouts, workload = scenario.model, scenario.gpu, scenario.layouts, scenario.workload
+    constants, sheet = physics.constants, data_sheet(gpu)
+    if scenario.role != "aggregated" or workload.speculation is not None:
+        decode, mixed, starts = _work_of(scenario, sequences, physics)
+        return step_mixture(decode, mixed, starts, physics.rates, constants, sheet, physics.overlap)[0]
+    loads = _phase_loads(model, layouts, workload, sequences, scenario.role, physics.lockstep)
     assert loads.mixed is not None
     n = len(layouts)
     twice = layouts.take(np.tile(np.arange(n), 2))
-    work = build_work(model, gpu, twice, joined(loads.decode, loads.mixed), coefficients.tables)
-    time = step_time(work, rates, constants, sheet, mixed=np.arange(2 * n) >= n, overlap=overlap)
+    work = build_work(model, gpu, twice, joined(loads.decode, loads.mixed), physics.coefficients.tables)
+    time = step_time(work, physics.rates, constants, sheet, mixed=np.arange(2 * n) >= n, overlap=physics.overlap)
     busy = time.kernels + time.collectives
     growing = np.maximum(busy[n:] - busy[:n], 0.0)
     decode_total, mixed_total = time.total[:n], time.total[n:]

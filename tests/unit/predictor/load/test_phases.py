@@ -8,7 +8,8 @@ from tests.unit.predictor import models
 from tests.unit.predictor.models import layouts
 
 from energylens.data import find_gpu, load_predictor
-from energylens.predictor.load.steady import phase_mixture, phase_work, step_mixture
+from energylens.predictor.load.scenario import Scenario
+from energylens.predictor.load.steady import Physics, phase_mixture, phase_work, step_mixture
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.requests import RequestClass
 from energylens.predictor.step.rates import data_sheet, kernel_rates
@@ -26,7 +27,8 @@ def test_both_kinds_of_steps_are_those_of_separate_calls(model: ModelSpec, load:
     running = np.array([1.0, 30.0, 7.0, 64.0])
     rates, lockstep = kernel_rates(CONSTANTS, data_sheet(H100)), PREDICTOR.profile.lockstep_of(H100, where, model)
     tables = PREDICTOR.coefficients
-    together = phase_mixture(model, H100, where, load, running, CONSTANTS, tables, "aggregated", None, lockstep, rates)
+    physics = Physics(CONSTANTS, tables, rates, lockstep=lockstep)
+    together = phase_mixture(Scenario(model, H100, where, load, "aggregated"), running, physics)
     works = phase_work(model, H100, where, load, running, tables, "aggregated", lockstep)
     apart, _, _ = step_mixture(*works, rates, CONSTANTS, data_sheet(H100))
     for name in ("starts", "decode", "mixed", "base"):
