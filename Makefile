@@ -17,15 +17,18 @@ help: ## Show this list
 demo: $(STAMP) ## Show the main job on a real control plane on this machine, then clean up
 	$(BIN)/python tools/demo.py
 
-# Each worker of the second part runs control planes of its own, 1 to 2 GB; most of their time they wait.
-CLUSTER_WORKERS ?= 3
+# Each worker of the control-plane tests runs control planes of its own, 1 to 2 GB. Most of their time they wait; what
+# needs no control plane fills that time, and gives way where both want the processor.
+CLUSTER_WORKERS ?= 4
 IN_WORKERS := --dist loadfile --no-loadscope-reorder
+# Not written out below: make runs a line that names itself even under `make -n`.
+LINT := $(MAKE) --no-print-directory lint
 
-test: lint ## Run all tests: linters, unit, fault, control-plane and end-to-end tests
-	@failed=0; \
-	$(BIN)/pytest -n auto --dist worksteal --ignore=tests/controlplane --ignore=tests/e2e || failed=1; \
-	$(BIN)/pytest -n $(CLUSTER_WORKERS) $(IN_WORKERS) tests/e2e tests/controlplane || failed=1; \
-	exit $$failed
+test: $(STAMP) ## Run all tests: linters, unit, fault, control-plane and end-to-end tests
+	@$(BIN)/python tools/side_by_side.py \
+	  --lane cluster 'env ENERGYLENS_DEV_PORTS=20000-27999 $(BIN)/pytest -n $(CLUSTER_WORKERS) $(IN_WORKERS) tests/e2e tests/controlplane' \
+	  --lane checks 'nice -n 5 $(LINT)' \
+	    'nice -n 5 env ENERGYLENS_DEV_PORTS=28000-29999 $(BIN)/pytest -n auto --dist worksteal --ignore=tests/controlplane --ignore=tests/e2e'
 
 test-unit: $(STAMP) ## Run the tests that need no control plane (a few minutes)
 	$(BIN)/pytest -n auto --dist worksteal tests/unit tests/faults

@@ -17,27 +17,28 @@ from pathlib import Path
 
 import pytest
 from tests.support.api_client import ApiClient
+from tests.support.direct_kubectl import DirectKubectl, direct_kubectl
 from tests.support.operator_cluster import OperatorCluster, Team, operator_cluster
 from tests.support.programs import build_programs
 
 from energylens_dev import devcluster
-from energylens_dev.devcluster import Kubectl, PodStages, RunningCluster, StreamProgress, eventually
+from energylens_dev.devcluster import PodStages, RunningCluster, StreamProgress, eventually
 
 _HERE = Path(__file__).parent
 _SECONDS_PER_TEST = 600
 
 
 @contextmanager
-def fresh_namespace(admin: Kubectl, prefix: str) -> Iterator[str]:
+def fresh_namespace(admin: DirectKubectl, prefix: str) -> Iterator[str]:
     """Make a namespace, complete with what controllers put into every one; then delete it, without waiting for it."""
     name = f"{prefix}-{uuid.uuid4().hex[:8]}"
-    admin.run("create", "namespace", name)
+    admin.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     inside = admin.within(name)
     try:
         eventually(lambda: inside.get("serviceaccount", "default") and inside.get("configmap", "kube-root-ca.crt"))
         yield name
     finally:
-        admin.run("delete", "namespace", name, "--wait=false")
+        admin.delete("namespace", name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -76,9 +77,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, shared: str | None) -> Ite
 
 
 @pytest.fixture(scope="session")
-def admin(cluster: RunningCluster) -> Kubectl:
+def admin(cluster: RunningCluster) -> Iterator[DirectKubectl]:
     """Run kubectl as the cluster's administrator, in the namespace `default`."""
-    return cluster.client()
+    with direct_kubectl(cluster) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
@@ -88,14 +90,14 @@ def chart(cluster: RunningCluster) -> RunningCluster:
 
 
 @pytest.fixture
-def namespace(admin: Kubectl) -> Iterator[str]:
+def namespace(admin: DirectKubectl) -> Iterator[str]:
     """Make a fresh namespace; it is deleted after the test without waiting for it to be gone."""
     with fresh_namespace(admin, "test") as name:
         yield name
 
 
 @pytest.fixture
-def kubectl(admin: Kubectl, namespace: str) -> Kubectl:
+def kubectl(admin: DirectKubectl, namespace: str) -> DirectKubectl:
     """Run kubectl as the cluster's administrator, in the test's own namespace.
 
     `run(*arguments)` returns stdout; `apply(yaml or dict)`, `get(kind, name)` and `list(kind)` give dicts;

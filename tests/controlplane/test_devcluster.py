@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.support.direct_kubectl import DirectKubectl
 
 from energylens_dev.devcluster import Kubectl, KubectlError, RunningCluster, eventually
 from energylens_dev.devcluster.audit import AuditLog
@@ -102,3 +103,31 @@ def test_the_audit_log_counts_the_writes_of_a_user(cluster: RunningCluster, kube
 def test_a_user_without_a_role_may_do_nothing(kubectl: Kubectl) -> None:
     with pytest.raises(KubectlError, match='User "someone" cannot list resource "pods"'):
         kubectl.run("get", "pods", "--as=someone")
+
+
+def test_requests_without_the_program_are_answered_as_by_the_program(
+    cluster: RunningCluster, kubectl: DirectKubectl, namespace: str
+) -> None:
+    program = cluster.client().within(namespace)
+    labelled = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one", "labels": {"a": "b"}}}
+    kubectl.apply([labelled, deployment("one", "NVIDIA-H200", replicas=0, gpus=1)])
+    assert kubectl.get("cm", "one") == program.get("cm", "one")
+    (written,) = program.json("get", "cm", "one", "--show-managed-fields")["metadata"]["managedFields"]
+    assert (written["manager"], written["operation"]) == ("kubectl", "Apply")
+    assert kubectl.get("secret", "none") is None
+    asked: list[list[str]] = [
+        ["ConfigMaps", "-l", "a in (b)"],
+        ["cm,service"],
+        ["clusterroles"],
+        ["cm", "-A", "-l", "a=b"],
+    ]
+    assert [kubectl.list(*each) for each in asked] == [program.list(*each) for each in asked]
+    unknown = {**labelled, "dat": {}}
+    for each in (kubectl, program):
+        with pytest.raises(KubectlError, match="doesn't have a resource type"):
+            each.list("nothings")
+        with pytest.raises(KubectlError, match="field not declared in schema"):
+            each.apply(unknown)
+    kubectl.delete("cm", "one")
+    kubectl.delete("cm", "one")
+    assert program.get("cm", "one") is None

@@ -1,4 +1,4 @@
-"""The API server as an administrator sees it, over one kept connection: hundreds of looks a second cost little."""
+"""The API server as an administrator sees it, over kept connections: hundreds of looks a second cost little."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import http.client
 import json
 import ssl
 import tempfile
-import threading
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +30,7 @@ class ApiError(Exception):
 
 
 class ApiClient:
-    """Requests with the credentials of a kubeconfig; each thread has a connection of its own."""
+    """Requests with the credentials of a kubeconfig; any number of threads may send at a time."""
 
     def __init__(self, kubeconfig: Path) -> None:
         config = yaml.safe_load(kubeconfig.read_text())
@@ -45,44 +44,55 @@ class ApiClient:
                 file.write(_decoded(user["client-certificate-data"]) + b"\n" + _decoded(user["client-key-data"]))
                 file.flush()
                 self._tls.load_cert_chain(file.name)
-        self._kept = threading.local()
+        self._idle: list[http.client.HTTPSConnection] = []
 
-    def request(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> Object:
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+    ) -> Object:
         """Return the answer.
 
         Raises:
             ApiError: the server says no.
         """
-        headers = {"Content-Type": content_type, "Accept": "application/json"}
+        headers = {"Content-Type": content_type, "Accept": accept}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
         data = None if body is None else json.dumps(body).encode()
         for last in (False, True):
-            kept = getattr(self._kept, "connection", None)
-            if kept is None:
-                kept = http.client.HTTPSConnection(self._address, context=self._tls, timeout=60)
-                self._kept.connection = kept
+            connection = self._connection()
             try:
-                kept.request(method, path, data, headers)
-                answer = kept.getresponse()
+                connection.request(method, path, data, headers)
+                answer = connection.getresponse()
                 raw = answer.read()
                 break
             except (http.client.HTTPException, OSError):
-                # The server closes a connection that nobody used for long.
-                kept.close()
-                self._kept.connection = None
+                connection.close()
+                # The server closes connections that nobody used for long, and a server that starts again all of them.
+                self.close()
                 if last:
                     raise
+        self._idle.append(connection)
         if answer.status >= 300:
             raise ApiError(answer.status, _message(raw))
         found: Object = json.loads(raw) if raw else {}
         return found
 
     def close(self) -> None:
-        """Close the connection of this thread."""
-        kept = getattr(self._kept, "connection", None)
-        if kept is not None:
-            kept.close()
+        """Close the connections that no request uses."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _connection(self) -> http.client.HTTPSConnection:
+        """Return a connection that no other request uses."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return http.client.HTTPSConnection(self._address, context=self._tls, timeout=60)
 
     def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
         """Return an object; None where there is none."""

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.support.direct_kubectl import DirectKubectl, direct_kubectl
+from tests.support.operator_process import end
 from tests.support.prometheus import Prometheus, prometheus
 
 from energylens_dev import devcluster
-from energylens_dev.devcluster import Kubectl, PodStages, RunningCluster, StreamProgress, eventually
+from energylens_dev.devcluster import PodStages, RunningCluster, StreamProgress, eventually
 from energylens_dev.devcluster.audit import AuditEvent, AuditLog
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,12 +63,9 @@ class OperatorCluster:
     """The cluster, its operator and its exporter."""
 
     cluster: RunningCluster
+    api: DirectKubectl
     replay_url: str
     prometheus: Prometheus
-
-    @property
-    def api(self) -> Kubectl:
-        return self.cluster.client()
 
     def stop_operator(self) -> None:
         devcluster.up(self.cluster.directory, operator=False)
@@ -143,13 +142,12 @@ def replay(kubeconfig: Path) -> Iterator[str]:
         "--port=0",
         "--collect-interval=0.5",
     ]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
             yield str(json.loads(process.stdout.readline())["url"])
         finally:
-            process.terminate()
-            process.wait(timeout=30)
+            end(process)
 
 
 @contextmanager
@@ -164,7 +162,8 @@ def operator_cluster(directory: Path, *, keep: bool = False) -> Iterator[Operato
             started = devcluster.up(directory, operator_arguments=[f"--config={config}"], progress=progress)
             assert started.metrics_url is not None
             scraping.scrape("operator", started.metrics_url)
-            yield OperatorCluster(started, url, scraping)
+            with direct_kubectl(started) as api:
+                yield OperatorCluster(started, api, url, scraping)
             devcluster.up(directory, operator=False)
     finally:
         if not keep:
@@ -175,7 +174,7 @@ def operator_cluster(directory: Path, *, keep: bool = False) -> Iterator[Operato
 class Team:
     """A namespace in which LLMDeployments are applied and looked at."""
 
-    kubectl: Kubectl
+    kubectl: DirectKubectl
 
     @property
     def namespace(self) -> str:
@@ -248,8 +247,10 @@ class Team:
 
     def clear(self) -> None:
         """Delete every LLMDeployment and wait until its GPUs are free again."""
-        self.kubectl.run("delete", "llmd,eb", "--all", "--wait=true", "--ignore-not-found")
-        eventually(lambda: not self.kubectl.list("pods"), SECONDS)
+        for kind in ("llmd", "eb"):
+            for body in self.kubectl.list(kind):
+                self.kubectl.delete(kind, body["metadata"]["name"])
+        eventually(lambda: not self.kubectl.list("llmd,eb,pods"), SECONDS)
 
 
 def llmdeployment(name: str = "llama", **spec: Any) -> Object:

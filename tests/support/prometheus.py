@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.support.operator_process import end
 
 from energylens_dev.devcluster import StreamProgress, eventually
 from energylens_dev.devcluster.binaries import Binaries
@@ -100,5 +101,4 @@ def prometheus(directory: Path, exporter: str) -> Iterator[Prometheus]:
             eventually(is_ready)
             yield server
         finally:
-            process.terminate()
-            process.wait(timeout=30)
+            end(process)
