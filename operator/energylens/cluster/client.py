@@ -35,7 +35,8 @@ ReadConfiguration = Callable[[], Awaitable[Configuration]]
 
 log = logging.getLogger("energylens")
 
-PAGE = 500
+PAGE = 100
+"""Objects of a page of a list; each page is parsed whole."""
 
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"

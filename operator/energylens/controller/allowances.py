@@ -7,18 +7,23 @@ them would otherwise visit all of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from energylens.clock import Clock
 from energylens.controller.inventory import Inventory
 from energylens.controller.store import Body, Key, Store
 from energylens.decide.budgets.allowance import allowance
 from energylens.decide.budgets.budget import Budget, read_budget
-from energylens.decide.budgets.counted import CountedWatts, counted_watts, summed
+from energylens.decide.budgets.counted import CountedWatts, counted_watts
 from energylens.decide.budgets.membership import Surroundings, node_selector
 from energylens.decide.deployment.observation import Allowed
 from energylens.decide.planned import PlannedDeployment, planned
 from energylens.planner.types import GpuNode
+
+_PARTS = 2**32
+"""Parts of a watt that are summed: shares of power are no whole watts, and so many members err by less than 1e-6 W."""
+_Parts = tuple[int, int]
+"""Committed and reserved power, in parts of a watt."""
 
 
 @dataclass
@@ -29,9 +34,21 @@ class _Counted:
     namespaces: int
     nodes: Sequence[GpuNode] | None
     """The namespaces, by their version, and the nodes that membership was judged by; None where nodes do not count."""
-    watts: dict[Key, CountedWatts]
-    total: CountedWatts | None = None
-    """Sum over the members; None after a change."""
+    watts: dict[Key, _Parts] = field(default_factory=dict)
+    total: _Parts = (0, 0)
+    """Sum over the members: of integers, so that any order of changes gives the same sum."""
+
+    def put(self, key: Key, parts: _Parts | None) -> None:
+        """Count a deployment as a member with these parts, or as none."""
+        old, new = self.watts.pop(key, (0, 0)), parts or (0, 0)
+        self.total = self.total[0] + new[0] - old[0], self.total[1] + new[1] - old[1]
+        if parts is not None:
+            self.watts[key] = parts
+
+    def without(self, key: Key) -> CountedWatts:
+        """Return the power of all members but one."""
+        own = self.watts.get(key, (0, 0))
+        return CountedWatts((self.total[0] - own[0]) / _PARTS, (self.total[1] - own[1]) / _PARTS)
 
 
 class Allowances:
@@ -88,13 +105,10 @@ class Allowances:
         nodes = self._inventory.nodes if by_nodes else None
         same = found is not None and found.namespaces == namespaces and found.nodes is nodes
         if found is None or not same or found.budget.spec != budget.spec:
-            found = self._counted[name] = _Counted(budget, namespaces, nodes, {})
+            found = self._counted[name] = _Counted(budget, namespaces, nodes)
             for other in self._store.deployments:
                 self._count_one(found, other)
-        if found.total is None:
-            found.total = summed(found.watts.values())
-        own = found.watts.get(key, CountedWatts(0.0, 0.0))
-        return CountedWatts(found.total.committed - own.committed, found.total.reserved - own.reserved)
+        return found.without(key)
 
     def _count(self) -> None:
         """Recount changed deployments against each budget that may cover them."""
@@ -110,13 +124,10 @@ class Allowances:
 
     def _count_one(self, counted: _Counted, key: Key) -> None:
         spec, namespace = counted.budget.spec, counted.budget.namespace
-        if counted.watts.pop(key, None) is not None:
-            counted.total = None
-        if key not in self._store.deployments or spec is None or namespace not in ("", key[0]):
-            return
-        watts = counted_watts(spec, namespace, self._inventory.planned(key), self.surroundings())
-        if watts is not None:
-            counted.watts[key], counted.total = watts, None
+        watts = None
+        if key in self._store.deployments and spec is not None and namespace in ("", key[0]):
+            watts = counted_watts(spec, namespace, self._inventory.planned(key), self.surroundings())
+        counted.put(key, None if watts is None else (round(watts.committed * _PARTS), round(watts.reserved * _PARTS)))
 
     def surroundings(self) -> Surroundings:
         """Return the namespaces and nodes that membership in budgets depends on."""
