@@ -25,7 +25,7 @@ from tests.controlplane.conftest import fresh_namespace
 from tests.support.moved_clock import move
 from tests.support.operator_cluster import ROOT, SETTINGS, OperatorCluster, Team
 
-from energylens.api.timestamp import moment_of
+from energylens.api.timestamp import moment_of, timestamp
 from energylens.clock import SystemClock
 from energylens_dev.devcluster import eventually
 from energylens_dev.devcluster.operators import operator_command
@@ -254,3 +254,38 @@ def _live(day: Day, midnight: datetime) -> None:
         planned = schedule["weekWattHours"] / schedule["constantWattHours"]
         assert measured == pytest.approx(planned, rel=0.05)
         assert measured < 0.8
+    _job_of_the_cleanest_hours(day, limit)
+
+
+def _job_of_the_cleanest_hours(day: Day, limit: int) -> None:
+    """Apply a job after the day: its pods start in the cleanest hour before its deadline, and not before."""
+    team, first = day.team, day.now.replace(minute=0, second=0, microsecond=0)
+    budget = {"apiVersion": "energylens.dev/v1alpha1", "kind": "EnergyBudget", "metadata": {"name": "cap"}}
+    team.kubectl.apply({**budget, "spec": {"powerWatts": 2 * limit, "action": "Deny"}})
+    hours = [(first + n * HOUR, 60 if n == 5 else 400) for n in range(12)]
+    text = "".join(f"{timestamp(moment)},{grams}\n" for moment, grams in hours)
+    data = {"forecast.csv": f"time,gramsPerKilowattHour\n{text}"}
+    team.kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "grid"}, "data": data})
+    start = {"completeBy": timestamp(first + 9 * HOUR), "forecastConfigMapRef": {"name": "grid"}}
+    job = {"requests": 10_000, "completeWithinSeconds": 3600, "afterCompletion": "Release", "start": start}
+    workload = {"inputTokens": 512, "outputTokens": 256, "job": job}
+    planning = {"overrides": {"tensorParallel": 1, "replicas": 1}}
+    spec = {"model": {"name": "meta-llama/Llama-3.1-8B-Instruct"}, "hardware": {"gpuProducts": [H100]}}
+    team.apply("nightly", **spec, workload=workload, planning=planning)
+
+    eventually(lambda: team.condition("Ready", "nightly")["reason"] == "StartScheduled" or None, SECONDS)
+    planned = team.status("nightly")["jobStart"]
+    assert (planned["state"], planned["reason"]) == ("Waiting", "BestHours")
+    begin = moment_of(planned["startTime"])
+    assert begin is not None
+    # The requests are served in the clean hour; the start of the pods may lie before it.
+    assert first + 4.9 * HOUR <= begin < first + 6 * HOUR
+    assert planned["savingPercent"] > 50
+    assert ("Deployment", "nightly") not in team.children("nightly")
+
+    day.to(begin)
+    team.ready("nightly")
+    started = team.status("nightly")["jobStart"]
+    assert started["state"] == "Started"
+    assert started["startTime"] >= planned["startTime"]
+    assert team.condition("StartTimed", "nightly")["reason"] == "BestHours"

@@ -35,6 +35,8 @@ KNOWN: Mapping[FieldPath, Sequence[Any]] = {
     ("hardware", "gpuProducts"): (["NVIDIA-L40S"], ["L40S"], ["NVIDIA-L40S", "NVIDIA-H200"], ["no-such-gpu"]),
     ("podTemplate",): TEMPLATES,
     ("energy", "budget", "timeZone"): ("UTC", "Europe/Berlin", "Asia/Kolkata"),
+    ("workload", "job", "start", "completeBy"): ("2026-11-28T07:00:00Z", "2030-01-01T00:00:00+05:30"),
+    ("workload", "job", "start", "notBefore"): ("2026-11-27T07:00:00Z", "2030-01-01T00:00:00+05:30"),
 }
 """Fields of which random text says little: values that mean something, one that does not among them."""
 COMPANIONS: Mapping[FieldPath, Mapping[str, Any]] = {
@@ -48,6 +50,11 @@ COMPANIONS: Mapping[FieldPath, Mapping[str, Any]] = {
 }
 """What rules ask for beside a field: values that are set where there are none yet."""
 
+WITHIN: Mapping[FieldPath, Mapping[str, Any]] = {
+    ("workload", "job"): {"requests": 1000, "completeWithinSeconds": 3600},
+    ("workload", "job", "start"): {"completeBy": "2026-11-28T07:00:00Z"},
+}
+"""What objects require, for changes of a field inside: values that are set where there are none yet."""
 INSTEAD: Mapping[FieldPath, str] = {
     ("workload", "concurrency"): "requestsPerSecond",
     ("workload", "requestsPerSecond"): "concurrency",
@@ -83,10 +90,12 @@ class Change:
         """Return a spec with the change."""
         changed: Object = copy.deepcopy(dict(spec))
         parent, last = changed, self.path[-1]
-        for name in self.path[:-1]:
+        for depth, name in enumerate(self.path[:-1], start=1):
             if self.kind is Kind.ABSENT and name not in parent:
                 return changed
             parent = parent.setdefault(name, {})
+            for field, value in WITHIN.get(self.path[:depth], {}).items():
+                parent.setdefault(field, value)
         if self.kind is Kind.ABSENT:
             parent.pop(last, None)
             return changed

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import MAXYEAR, UTC, datetime, timedelta
+from datetime import UTC, datetime
+
+from energylens.budget.hourly import STEP, ForecastError, parse_hourly
+
+__all__ = ["HEADER", "Forecast", "ForecastError", "csv_of", "hourly", "parse_forecast"]
 
 HEADER = ("time", "gramsPerKilowattHour")
-_STEP = timedelta(hours=1)
 _JOULES_PER_KILOWATT_HOUR = 3.6e6
-
-
-class ForecastError(ValueError):
-    """A forecast cannot be read or does not cover a relevant moment; one line."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Forecast:
     @property
     def end(self) -> datetime:
         """End of the last value: one hour after its time."""
-        return self.times[-1] + _STEP
+        return self.times[-1] + STEP
 
     @property
     def highest(self) -> float:
@@ -103,8 +100,8 @@ def hourly(points: Iterable[tuple[datetime, float]]) -> Forecast:
         raise ForecastError("holds no values")
     times = sorted(by_hour)
     for before, after in itertools.pairwise(times):
-        if after - before > _STEP:
-            raise ForecastError(f"has no value from {_text(before + _STEP)} to {_text(after)}")
+        if after - before > STEP:
+            raise ForecastError(f"has no value from {_text(before + STEP)} to {_text(after)}")
     return Forecast(tuple(times), tuple(sum(by_hour[time]) / len(by_hour[time]) for time in times))
 
 
@@ -114,46 +111,8 @@ def parse_forecast(text: str) -> Forecast:
     Raises:
         ForecastError: The text is malformed; the message names the line, the value and what is allowed.
     """
-    rows = [row for row in csv.reader(io.StringIO(text)) if row]
-    if not rows or tuple(cell.strip() for cell in rows[0]) != HEADER:
-        raise ForecastError(f"line 1 must be {','.join(HEADER)}")
-    if len(rows) < 2:
-        raise ForecastError("holds no values")
-    times: list[datetime] = []
-    values: list[float] = []
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(HEADER):
-            raise ForecastError(f"line {number} has {len(row)} values, must have {len(HEADER)}")
-        times.append(_time(row[0].strip(), number))
-        values.append(_intensity(row[1].strip(), number))
-        if len(times) > 1 and times[-1] <= times[-2]:
-            raise ForecastError(f"line {number}: time {row[0].strip()} is not after the line before")
-        if len(times) > 1 and times[-1] - times[-2] > _STEP:
-            raise ForecastError(f"line {number}: more than an hour after the line before; every hour needs a value")
-    return Forecast(tuple(times), tuple(values))
-
-
-def _time(text: str, number: int) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ForecastError(f"line {number}: time {text!r} is not RFC 3339, such as 2026-11-25T13:00:00Z") from None
-    if moment.tzinfo is None:
-        raise ForecastError(f"line {number}: time {text!r} has no time zone; write 2026-11-25T13:00:00Z")
-    if not 1 < moment.year < MAXYEAR:
-        # The first and the last year have hours that no other zone can express.
-        raise ForecastError(f"line {number}: time {text!r} must be in the years 2 to {MAXYEAR - 1}")
-    return moment.astimezone(UTC)
-
-
-def _intensity(text: str, number: int) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise ForecastError(f"line {number}: gramsPerKilowattHour {text!r} must be a number of at least 0")
-    return value
+    found = parse_hourly(text, HEADER[1])
+    return Forecast(found.times, found.values)
 
 
 def _text(moment: datetime) -> str:

@@ -14,7 +14,7 @@ from energylens.cluster.resources import CONFIG_MAP
 from energylens.controller.inquiries import lacks_pods, slow_pods, why_no_pods, why_queued, why_slow
 from energylens.controller.store import Body, Key, Store
 from energylens.decide.decide import Live
-from energylens.decide.deployment.named_maps import NamedMap, NamedMaps, config_name, hours_name
+from energylens.decide.deployment.named_maps import NamedMap, NamedMaps, config_name, hours_name, job_hours_name
 from energylens.decide.deployment.observation import BY_KUEUE, PodState, plan_label, pod_state
 from energylens.decide.deployment.replica import SeenPods
 from energylens.decide.gather import Present
@@ -93,6 +93,7 @@ class Observing:
         return NamedMaps(
             await self._named_map(namespace, config_name(deployment)),
             await self._named_map(namespace, hours_name(deployment)),
+            await self._named_map(namespace, job_hours_name(deployment)),
         )
 
     async def _named_map(self, namespace: str, name: str | None) -> NamedMap:

@@ -12,6 +12,7 @@ from energylens.decide.deployment.children import Children, children
 from energylens.decide.deployment.events import transitions
 from energylens.decide.deployment.following import carried_load
 from energylens.decide.deployment.inputs import Inputs
+from energylens.decide.deployment.job_start import followed_start, planned_start, waits_until
 from energylens.decide.deployment.observation import Allowed, Observation, PlanChoice, PodState
 from energylens.decide.deployment.status import status_of
 from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
@@ -76,15 +77,21 @@ def decide(
         account: The energy counted against the deployment's own energy limit.
     """
     plan = inputs.standing or planning.plan
+    workload = running.workloads.running(plan)
+    pods = tuple(pod for pod in running.pods if not pod.canary)
+    start = planned_start(inputs.deployment, planning.plan, inputs.job_hours, now)
+    start = followed_start(start, workload, pods, now)
+    if start is not None:
+        planning = replace(planning, next_look=waits_until(start, now))
     observed = Observation(
         deployment=inputs.deployment,
         planning=planning,
-        workload=running.workloads.running(plan),
+        workload=workload,
         outgoing=running.workloads.outgoing(plan),
         claims=running.claims,
         refused_pods=running.refused_pods,
         unread=running.unread,
-        pods=tuple(pod for pod in running.pods if not pod.canary),
+        pods=pods,
         canary_pods=tuple(pod for pod in running.pods if pod.canary),
         canary=running.canary,
         snapshot=inputs.snapshot,
@@ -97,5 +104,6 @@ def decide(
         load=carried_load(inputs.load, planning.carried_step),
         learned_hours=inputs.learned,
         energy_account=account,
+        job_start=start,
     )
     return Outcome(observed, children(observed))

@@ -13,6 +13,7 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.decide.deployment.external import is_external
 from energylens.decide.deployment.following import followed_load, measured_load
 from energylens.decide.deployment.inputs import Inputs, adopted_at
+from energylens.decide.deployment.job_start import job_hours
 from energylens.decide.deployment.learned_hours import learned_hours, with_learned
 from energylens.decide.deployment.model_config import model_config
 from energylens.decide.deployment.named_maps import NamedMaps
@@ -87,6 +88,7 @@ def gather(
         config=config,
         missing=missing,
         no_hours=no_hours,
+        job_hours=job_hours(deployment, named.job_hours),
         snapshot=offered.snapshot,
         allowance=offered.allowance,
         serves_lws=offered.serves_lws,

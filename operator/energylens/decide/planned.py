@@ -79,6 +79,8 @@ class PlannedDeployment:
     """Labels of the nodes to which its pods may be scheduled."""
     is_suspended: bool = False
     """Whether no pods should run: the deployment is suspended, or an autoscaler scaled it to zero."""
+    is_waiting: bool = False
+    """Whether its pods start later, in the hours that are best for its job."""
     mode: str = "Auto"
     approved_plan_hash: str | None = None
     priority: int = 0
@@ -121,8 +123,12 @@ class PlannedDeployment:
         """Predicted power of the plan, W; 0 without a plan, while suspended, and with mode Advisory.
 
         A plan that waits for approval commits nothing if no pods run, and otherwise at least the power of the running
-        plan.
+        plan. A job that starts later commits nothing before its start.
         """
+        return 0 if self.is_waiting else self._planned_watts
+
+    @property
+    def _planned_watts(self) -> int:
         if self.is_suspended or self.mode == "Advisory":
             return 0
         planned = 0 if self.plan is None else self.plan.power_watts
@@ -132,8 +138,11 @@ class PlannedDeployment:
 
     @property
     def reserved_watts(self) -> int:
-        """Power kept from other deployments, W; the highest power of any hour if replicas follow the week."""
-        committed = self.committed_watts
+        """Power kept from other deployments, W; the highest power of any hour if replicas follow the week.
+
+        A job that starts later keeps the power of its plan.
+        """
+        committed = self._planned_watts
         return committed if not committed or self.plan is None else max(committed, self.plan.peak_power_watts)
 
     def drawn_watts(self, gpus: int) -> float:
@@ -159,6 +168,7 @@ def planned(body: Body) -> PlannedDeployment:
         labels=metadata.get("labels") or {},
         node_selector=(spec.get("hardware") or {}).get("nodeSelector") or {},
         is_suspended=bool(spec.get("suspend")) or _is_at_zero(spec),
+        is_waiting=_starts_later(spec, status),
         mode=planning.get("mode", "Auto"),
         approved_plan_hash=planning.get("approvedPlanHash"),
         priority=int(energy.get("priority") or 0),
@@ -179,6 +189,12 @@ def planned(body: Body) -> PlannedDeployment:
 
 def _is_at_zero(spec: Body) -> bool:
     return (spec.get("scaling") or {}).get("mode") == "External" and spec.get("replicas") == 0
+
+
+def _starts_later(spec: Body, status: Body) -> bool:
+    """Return whether the start of a job's pods is planned, and none was created yet."""
+    job = (spec.get("workload") or {}).get("job") or {}
+    return bool(job.get("start")) and (status.get("jobStart") or {}).get("state") not in ("Starting", "Started")
 
 
 def key_of(body: Body) -> Key:

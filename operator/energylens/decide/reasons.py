@@ -12,6 +12,7 @@ class ConditionType(StrEnum):
     PROGRESSING = "Progressing"
     PLAN_READY = "PlanReady"
     PLAN_VERIFIED = "PlanVerified"
+    START_TIMED = "StartTimed"
     SLO_FEASIBLE = "SLOFeasible"
     SLO_MET = "SLOMet"
     WITHIN_ENERGY_BUDGET = "WithinEnergyBudget"
@@ -54,6 +55,16 @@ class Reason(StrEnum):
     NOT_VERIFIED = "NotVerified"
     NO_ROOM_TO_VERIFY = "NoRoomToVerify"
     GIVEN_UP = "GivenUp"
+    # PlanReady, Ready
+    START_SCHEDULED = "StartScheduled"
+    # StartTimed
+    BEST_HOURS = "BestHours"
+    BEST_KNOWN_HOURS = "BestKnownHours"
+    NO_TIME_LEFT = "NoTimeLeft"
+    FORECAST_MISSING = "ForecastMissing"
+    FORECAST_INVALID = "ForecastInvalid"
+    FORECAST_STALE = "ForecastStale"
+    FORECAST_SHORT = "ForecastShort"
     # Ready, Progressing, Degraded
     PODS_READY = "PodsReady"
     NOT_STARTED = "NotStarted"
@@ -165,6 +176,7 @@ class EventReason(StrEnum):
     PLAN_GIVEN_UP = "PlanGivenUp"
     LOAD_FOLLOWED = "LoadFollowed"
     REPLICAS_SCALED = "ReplicasScaled"
+    START_PLANNED = "StartPlanned"
     ROLLOUT_STARTED = "RolloutStarted"
     STATUS_RESTORED = "StatusRestored"
     FIELD_MANAGER_CONFLICT = "FieldManagerConflict"

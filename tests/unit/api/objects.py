@@ -77,7 +77,30 @@ def _budget(changes: Mapping[str, Any], field: str, *said: str) -> Bad:
 
 
 JOB = {"requests": 1000, "completeWithinSeconds": 3600}
+BY = "2026-11-28T07:00:00Z"
+
+
+def _job_start(**start: Any) -> dict[str, Any]:
+    load = {"inputTokens": 1, "outputTokens": 1, "job": JOB | {"start": {"completeBy": BY} | start}}
+    return {"spec.workload": load, "spec.slo": {}}
+
+
 RULES = (
+    Bad(
+        _job_start(),
+        "spec.workload.job.start",
+        ("neither forecastConfigMapRef nor tariffConfigMapRef is set", "set exactly one"),
+    ),
+    Bad(
+        _job_start(forecastConfigMapRef={"name": "a"}, tariffConfigMapRef={"name": "b"}),
+        "spec.workload.job.start",
+        ("forecastConfigMapRef and tariffConfigMapRef are both set", "set exactly one"),
+    ),
+    Bad(
+        _job_start(forecastConfigMapRef={"name": "a"}, notBefore="2026-11-28T08:00:00+01:00"),
+        "spec.workload.job.start",
+        (f"notBefore (2026-11-28T08:00:00+01:00) must be earlier than completeBy ({BY})",),
+    ),
     Bad({"spec.workload.concurrency": 8}, "spec.workload", ("requestsPerSecond (2)", "concurrency (8)", "exactly one")),
     Bad({"spec.workload.requestsPerSecond": ...}, "spec.workload", ("neither requestsPerSecond nor", "exactly one")),
     Bad({"spec.workload.job": JOB}, "spec.workload", ("job and requestsPerSecond (2)", "exactly one of the three")),
@@ -545,6 +568,8 @@ GOOD: tuple[tuple[str, Mapping[str, Any]], ...] = (
         "LLMDeployment",
         {"spec.workload": {"inputTokens": 1, "outputTokens": 1, "job": JOB}, "spec.slo": {"itlMilliseconds": 100}},
     ),
+    ("LLMDeployment", _job_start(tariffConfigMapRef={"name": "a"}, notBefore="2026-11-28T07:59:59+01:00")),
+    ("LLMDeployment", _job_start(forecastConfigMapRef={"name": "a", "key": "b.csv"})),
     ("LLMDeployment", {"spec.model.cache": {"hostPath": "/data"}}),
     ("LLMDeployment", {"spec.model.source": {"hub": {"endpoint": "http://10.0.0.1:8080/hf", "caRef": {"name": "ca"}}}}),
     (

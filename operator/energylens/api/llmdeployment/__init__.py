@@ -18,7 +18,7 @@ from energylens.api.llmdeployment.engine import (
     SecretKeyRef,
 )
 from energylens.api.llmdeployment.hardware import Hardware, Toleration
-from energylens.api.llmdeployment.job import BatchJob
+from energylens.api.llmdeployment.job import BatchJob, JobStart
 from energylens.api.llmdeployment.learned_load import LearnedLoadStatus
 from energylens.api.llmdeployment.measured import ItlPercentiles, LengthPercentiles, Measured
 from energylens.api.llmdeployment.plan import (
@@ -57,6 +57,7 @@ from energylens.api.llmdeployment.status import (
     FollowedLength,
     FollowedPlan,
     GivenUpPlan,
+    JobStartStatus,
     LastGoodPlan,
     LearnedCorrection,
     LLMDeploymentStatus,
@@ -101,6 +102,8 @@ __all__ = [
     "Hardware",
     "InferencePool",
     "ItlPercentiles",
+    "JobStart",
+    "JobStartStatus",
     "LLMDeployment",
     "LLMDeploymentSpec",
     "LLMDeploymentStatus",

@@ -177,6 +177,16 @@ class PlannedJob(ApiModel):
     completion_seconds: int = Field(
         description="Time from the creation of the pods to the last answer, loading of the model included, s."
     )
+    start_seconds: int | None = Field(
+        default=None,
+        description="Time from the creation of the pods until they are ready, included in completionSeconds, s. Absent "
+        "in plans of older releases.",
+    )
+    longest_seconds: int | None = Field(
+        default=None,
+        description="Time from the creation of the pods to the last answer if the throughput is lower than predicted "
+        "by the headroom, s. Absent in plans of older releases.",
+    )
     energy_watt_hours: int = Field(
         description="GPU energy of the whole job: start, requests, and idle power until the deadline with "
         "afterCompletion Idle, Wh, rounded up."

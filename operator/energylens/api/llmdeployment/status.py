@@ -277,6 +277,35 @@ class BudgetStatus(ApiModel):
     )
 
 
+class JobStartStatus(ApiModel):
+    """When the pods of a job start, with workload.job.start."""
+
+    state: Literal["Waiting", "Starting", "Started", "Suspended"] = Field(
+        description="Waiting: the pods do not exist yet. Starting: they exist. Started: all of them were ready. "
+        "Suspended: spec.suspend is true."
+    )
+    start_time: str | None = Field(
+        default=None,
+        description="When the operator creates the pods; once they exist, when it did. RFC 3339, UTC.",
+    )
+    end_time: str | None = Field(default=None, description="When the last answer is expected; RFC 3339, UTC.")
+    latest_start_time: str | None = Field(
+        default=None,
+        description="The last start that ends by completeBy, even if the throughput is lower than predicted by the "
+        "headroom; RFC 3339, UTC.",
+    )
+    saving_percent: int | None = Field(
+        default=None,
+        description="Carbon or cost saved against a start at the time of the decision, %. Absent without a forecast.",
+    )
+    reason: str = Field(description="Why the job starts then, as one CamelCase word; as in condition StartTimed.")
+    message: str = Field(description="The same in words, with the carbon or the cost of both starts.")
+    start_seconds: int | None = Field(
+        default=None, description="Measured time from the creation of the pods until all were ready, s."
+    )
+    inputs_hash: str = Field(default="", description="Hash of the forecast, the job and its plan.")
+
+
 class LLMDeploymentStatus(ApiModel):
     """Findings and actions of the operator."""
 
@@ -305,6 +334,9 @@ class LLMDeploymentStatus(ApiModel):
     schedule: ScheduleStatus | None = Field(default=None, description="Replicas over the week, with workload.profile.")
     learned_load: LearnedLoadStatus | None = Field(
         default=None, description="Measured rates of the hours of a week, with workload.profile.learned."
+    )
+    job_start: JobStartStatus | None = Field(
+        default=None, description="When the pods of the job start, with workload.job.start."
     )
     relaxations: Annotated[tuple[RelaxationStatus, ...], Field(max_length=20, json_schema_extra=ATOMIC_LIST)] | None = (
         Field(

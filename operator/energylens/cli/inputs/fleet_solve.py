@@ -63,6 +63,8 @@ class FleetResult:
     alone_watts: float | None = None
     whole_products: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Limits on some nodes of a GPU product that are checked against the power on all of its nodes."""
+    stopped: Mapping[str, str] = field(default_factory=dict)
+    """Deployments of which no pods are to run, and why; the joint plan is of the others."""
 
     @property
     def holds(self) -> bool:
@@ -77,18 +79,29 @@ def solve_fleet(asked: Sequence[LLMDeployment], world: World, budget_watts: int 
         InputError: A model, an engine setting or a budget cannot be planned with.
         SolverError: the solver found no answer within its numerical means.
     """
+    stopped = {
+        _name(d): "spec.suspend is true" if d.spec.suspend else "spec.replicas is 0" for d in asked if d.spec.is_stopped
+    }
+    running = [d for d in asked if not d.spec.is_stopped]
+    return replace(_solve(running, asked, world, budget_watts), stopped=stopped)
+
+
+def _solve(
+    running: Sequence[LLMDeployment], asked: Sequence[LLMDeployment], world: World, budget_watts: int | None
+) -> FleetResult:
+    """Return the joint plan of the deployments that run; all of ``asked`` hold no GPUs and watts beside it."""
     now = SystemClock().now()
     keys = {(d.metadata.namespace, d.metadata.name) for d in asked}
     others = replace(world, deployments={key: body for key, body in world.deployments.items() if key not in keys})
     snapshot = others.snapshot_for(("", ""))
-    members, unplaced = _members(asked, snapshot, world, now)
+    members, unplaced = _members(running, snapshot, world, now)
     nodes = nodes_of(snapshot, {_name(d) for d in asked})
     free: Counter[str] = Counter()
     for node in nodes:
         free[node.product] += node.gpus
     names = frozenset(d.name for d in members)
     try:
-        shared = tuple(shared_limits(asked, others, names, now))
+        shared = tuple(shared_limits(running, others, names, now))
     except UnusableBudgetError as error:
         raise InputError(str(error)) from error
     own = () if budget_watts is None else (PowerLimit(BUDGET, float(budget_watts), names),)

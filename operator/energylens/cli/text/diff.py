@@ -14,6 +14,7 @@ from energylens.decide.preview import Preview, World
 
 HOURS_PER_DAY = 24
 _ABSENT = "-"
+_AT_ZERO, _SUSPENDED = "spec.replicas is 0", "spec.suspend is true"
 _IN_KWH = ("energyWattHoursPerDay", "jobEnergyWattHours")
 _SUMMED = ("gpus", "powerWatts", "idlePowerWatts", *_IN_KWH)
 _HEADER = ("", "A", "B", "B - A")
@@ -150,6 +151,10 @@ def _pair(pair: BothSides) -> list[str]:
     for name, side in (("A", pair.a), ("B", pair.b)):
         if not side.planning.good:
             lines.append(f"  {name} has no plan: {side.planning.reason}: {side.planning.message}")
+        if side.deployment.spec.is_stopped:
+            lines.append(
+                f"  {name} runs no pods: {'spec.suspend is true' if side.deployment.spec.suspend else _AT_ZERO}"
+            )
     if plans[0] is not None and plans[1] is not None and describe_plan(plans[0]) == describe_plan(plans[1]):
         lines.append("  the plan is the same")
     return [*lines, *(columns(_table(pair)) if any(plans) else ())]
@@ -158,7 +163,7 @@ def _pair(pair: BothSides) -> list[str]:
 def _table(pair: BothSides) -> list[tuple[str, str, str, str]]:
     a, b = (None if side is None else side.planning.plan for side in (pair.a, pair.b))
     plans = [_ABSENT if plan is None else describe_plan(plan) for plan in (a, b)]
-    return [_HEADER, ("plan", plans[0], plans[1], ""), *map(_row, _figures(a, b))]
+    return [_HEADER, ("plan", plans[0], plans[1], ""), *map(_row, _figures(pair.a, pair.b))]
 
 
 def _row(figure: _Figure) -> tuple[str, str, str, str]:
@@ -170,12 +175,21 @@ def _row(figure: _Figure) -> tuple[str, str, str, str]:
     return figure.words, shown[0], shown[1], f"{change:+.{figure.digits}f}{share}" if change else "same"
 
 
-def _figures(a: PlanStatus | None, b: PlanStatus | None) -> list[_Figure]:
-    """Return the figures that at least one of two plans has."""
+def _figures(a: Preview | None, b: Preview | None) -> list[_Figure]:
+    """Return the figures that the plan of at least one of two sides has.
+
+    Without pods, GPUs, power and energy are 0, and nothing else has a figure.
+    """
+
+    def value(side: Preview | None, field: str, of: Callable[[PlanStatus], float | None]) -> float | None:
+        plan = None if side is None else side.planning.plan
+        found = None if plan is None else of(plan)
+        if side is None or found is None or not side.deployment.spec.is_stopped:
+            return found
+        return 0.0 if field in _SUMMED else None
 
     def both(words: str, field: str, of: Callable[[PlanStatus], float | None], digits: int = 0) -> _Figure:
-        values = [None if plan is None else of(plan) for plan in (a, b)]
-        return _Figure(words, field, values[0], values[1], digits)
+        return _Figure(words, field, value(a, field, of), value(b, field, of), digits)
 
     found = [
         both("GPUs", "gpus", lambda plan: plan.gpus),
@@ -220,8 +234,8 @@ def _totals(pairs: Sequence[BothSides]) -> list[_Figure]:
     """Return the sums over the deployments that have a plan on both sides."""
     sums: dict[str, _Figure] = {}
     for pair in pairs:
-        a, b = (None if side is None else side.planning.plan for side in (pair.a, pair.b))
-        for figure in _figures(a, b) if a is not None and b is not None else ():
+        planned = all(side is not None and side.planning.plan is not None for side in (pair.a, pair.b))
+        for figure in _figures(pair.a, pair.b) if planned else ():
             if figure.field in _SUMMED:
                 old = sums.get(figure.field, replace(figure, a=0.0, b=0.0))
                 sums[figure.field] = replace(old, a=(old.a or 0) + (figure.a or 0), b=(old.b or 0) + (figure.b or 0))
@@ -235,11 +249,10 @@ def _text(value: Any) -> str:
 def _pair_object(pair: BothSides) -> dict[str, Any]:
     found: dict[str, Any] = {"namespace": pair.namespace, "name": pair.name}
     found["specChanges"] = [_change_object(change) for change in spec_changes(pair)]
-    plans: dict[str, PlanStatus | None] = {}
     for name, side in (("a", pair.a), ("b", pair.b)):
         if side is None:
             continue
-        plan = plans[name] = side.planning.plan
+        plan = side.planning.plan
         found[name] = {
             "feasible": side.planning.good,
             "reason": str(side.planning.reason),
@@ -249,7 +262,7 @@ def _pair_object(pair: BothSides) -> dict[str, Any]:
             found[name]["plan"] = plan.model_dump(
                 mode="json", by_alias=True, exclude_none=True, exclude={"alternatives"}
             )
-    found["difference"] = _figures_object(_figures(plans.get("a"), plans.get("b")), "difference")
+    found["difference"] = _figures_object(_figures(pair.a, pair.b), "difference")
     return found
 
 

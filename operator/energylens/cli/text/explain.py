@@ -9,6 +9,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import Alternative
 from energylens.api.quantity import format_milli
+from energylens.cli.text.job import job_start_lines
 from energylens.cli.text.tables import columns, confidence_text, joules
 from energylens.cli.text.week import other_lines, week_lines
 from energylens.decide.deployment.caveats import caveats_of
@@ -70,6 +71,7 @@ def report(one: Explained) -> str:
         lines.append(f"  confidence  {confidence_text(planning.plan)}")
         network = planning.plan.inter_node_network
         lines += [f"  network  {network}"] if network else []
+    lines += [f"  {line}" for line in job_start_lines(one.preview.status)]
     if planning.week is None:
         lines.append(f"  risk  {_risk(one.problem, solution)}")
     lines += [f"  note  {note}" for note in caveats_of(deployment, planning)]
@@ -96,6 +98,7 @@ def as_object(one: Explained) -> dict[str, Any]:
         return {
             **found,
             "plan": _candidate(one.problem, solution.rows, solution.chosen),
+            **({"jobStart": start} if (start := one.preview.status.get("jobStart")) is not None else {}),
             "risk": _risk_object(one.problem, solution),
             **_class_objects(one.problem, solution.rows, solution.chosen),
             "constraints": [

@@ -147,9 +147,12 @@ def report(found: FleetResult, rates: Rates = NO_RATES) -> str:
 
 def headline(found: FleetResult) -> str:
     """Return the plan in one line."""
-    count = len(found.deployments) + len(found.unplaced)
+    count = len(found.deployments) + len(found.unplaced) + len(found.stopped)
     without = f", {len(found.unplaced)} without a plan" if found.unplaced else ""
-    start = f"Fleet of {counted(count, 'deployment')}{without}"
+    stopped = f", {len(found.stopped)} stopped" if found.stopped else ""
+    start = f"Fleet of {counted(count, 'deployment')}{without}{stopped}"
+    if len(found.stopped) == count:
+        return f"{start}: 0 W on 0 GPUs"
     if found.plan is None:
         return f"{start}: no joint plan"
     parts = chosen(found)
@@ -160,7 +163,9 @@ def headline(found: FleetResult) -> str:
 
 
 def why_missing(found: FleetResult) -> Iterator[str]:
-    """Yield why not everything holds, and the constraints to relax, a line each."""
+    """Yield why not everything holds, the constraints to relax, and which deployments are stopped, a line each."""
+    for name, why in sorted(found.stopped.items()):
+        yield f"{name} runs no pods: {why}"
     for name, why in sorted(found.unplaced.items()):
         yield f"{name} has no plan: {why}"
     missing = found.missing
@@ -292,6 +297,8 @@ def as_object(found: FleetResult, rates: Rates = NO_RATES) -> dict[str, Any]:
         {"objectivesPercent": round(100 * factor), **({} if watts is None else {"powerWatts": round(watts)})}
         for factor, watts in found.frontier
     ]
+    if found.stopped:
+        whole["stopped"] = [{"deployment": name, "message": why} for name, why in sorted(found.stopped.items())]
     whole["unplaced"] = [{"deployment": name, "message": why} for name, why in sorted(found.unplaced.items())]
     if missing is not None:
         whole["wouldWork"] = {

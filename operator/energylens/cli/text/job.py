@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,6 +24,16 @@ def job_text(job: PlannedJob, started: str | None = None) -> str:
         time = datetime.fromisoformat(started) + timedelta(seconds=job.completion_seconds)
         end = f"ends at about {time:%Y-%m-%d %H:%M} UTC"
     return f"{end}, {job.energy_watt_hours / 1000.0:,.3g} kWh from the start of the pods"
+
+
+def job_start_lines(status: Mapping[str, Any]) -> list[str]:
+    """Return when the pods of a job start, and why; no lines where the spec leaves no choice.
+
+    Args:
+        status: The status of an LLMDeployment.
+    """
+    start = status.get("jobStart")
+    return [] if start is None else [f"start       {start['message']} ({start['reason']})"]
 
 
 def job_cost_lines(rates: Rates, job: PlannedJob, gpus: int, of: str = "") -> list[str]:

@@ -10,7 +10,7 @@ from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.quantity import parse_quantity
 from energylens.api.words import counted
 from energylens.cli.inputs.rates import NO_RATES, Rates
-from energylens.cli.text.job import job_cost_lines, job_cost_object, job_text
+from energylens.cli.text.job import job_cost_lines, job_cost_object, job_start_lines, job_text
 from energylens.cli.text.money import basis, cost_lines, cost_object
 from energylens.cli.text.own_budget import own_budget_lines
 from energylens.cli.text.tables import cache_text, columns, confidence_text, correction_text, joules, plan_with_hash
@@ -60,6 +60,7 @@ def report(preview: Preview, rates: Rates = NO_RATES) -> str:
         lines += [*_plan(planning.plan), *_cost(planning.plan, rates)]
         lines += _counted(deployment)
         lines += [f"  note        {note}" for note in caveats_of(deployment, planning)]
+    lines += [f"  {line}" for line in job_start_lines(preview.status)]
     if planning.plan is not None and planning.schedule is not None:
         lines += week_lines(deployment, planning.plan, planning.schedule)
     lines += own_budget_lines(preview.deployment, preview.own_account, planning.plan)
@@ -127,7 +128,7 @@ def _margin(deployment: LLMDeployment) -> str:
 
 def _waiting(preview: Preview) -> list[str]:
     """Return why the operator would not adopt a good plan, or that the plan exceeds a budget."""
-    shown, followed = [], (Reason.PLANNED, Reason.KEEPING_RUNNING_PLAN)
+    shown, followed = [], (Reason.PLANNED, Reason.KEEPING_RUNNING_PLAN, Reason.START_SCHEDULED)
     for condition in preview.status["conditions"]:
         waits = condition["type"] == "PlanReady" and condition["reason"] not in followed
         over = condition["type"] == "WithinEnergyBudget" and (

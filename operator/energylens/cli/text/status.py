@@ -113,7 +113,10 @@ def facts(deployment: LLMDeployment) -> list[tuple[str, str]]:
     if status.plan is None:
         return found
     if status.plan.job is not None:
-        found.append(("job", job_text(status.plan.job, status.plan_adoption_time)))
+        start = status.job_start
+        begin = status.plan_adoption_time if start is None else start.start_time
+        found.append(("job", job_text(status.plan.job, begin)))
+        found += [("start", f"{start.message} ({start.reason})")] if start is not None else []
     return [*found, *_about(status.plan)]
 
 

@@ -12,6 +12,7 @@ from energylens.decide.deployment.applied import holds
 from energylens.decide.deployment.approval import waits, why_it_waits
 from energylens.decide.deployment.avoided import avoided, to_avoid, uncounted
 from energylens.decide.deployment.handover import Handover, handover
+from energylens.decide.deployment.job_start import waits_until
 from energylens.decide.deployment.observation import Observation, plan_label
 from energylens.decide.deployment.rollouts import (
     EXCEEDED_QUOTA,
@@ -76,6 +77,8 @@ def children(observed: Observation) -> Children:
             Reason.AWAITING_APPROVAL,
             why_it_waits(observed.deployment, plan, plan_label(observed.workload)),
         )
+    if waits_until(observed.job_start, observed.now) is not None and observed.job_start is not None:
+        return Children((), False, Reason.START_SCHEDULED, observed.job_start.message)
     if plan.nodes_per_replica > 1 and not observed.serves_lws:
         return Children(
             (),

@@ -13,6 +13,7 @@ from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.external import is_external
 from energylens.decide.deployment.following import at_load
+from energylens.decide.deployment.job_start import start_verdict, waits_until
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.deployment.replica import is_asked
 from energylens.decide.deployment.rollouts import RolloutProgress, late, overdue, rollout, trouble
@@ -69,6 +70,7 @@ def all_conditions(observed: Observation, children: Children) -> tuple[Condition
         _progressing(observed, state),
         _plan_ready(observed, children),
         *_plan_verified(observed),
+        *_start_timed(observed),
         _slo_feasible(observed),
         *_measured(observed),
         _budget(observed),
@@ -109,6 +111,8 @@ def _ready(observed: Observation, children: Children, state: RolloutProgress) ->
         return _condition(observed, kind, "False", Reason.SUSPENDED, "spec.suspend is true: no pods are kept")
     if spec.is_at_zero:
         return _condition(observed, kind, "False", Reason.SCALED_TO_ZERO, "spec.replicas is 0: no pods are kept")
+    if children.reason is Reason.START_SCHEDULED:
+        return _condition(observed, kind, "False", Reason.START_SCHEDULED, children.message)
     if not state.exists:
         why = children.message or observed.planning.message
         return _condition(observed, kind, "False", Reason.NOT_STARTED, why)
@@ -197,7 +201,8 @@ def _still_serving(observed: Observation, state: RolloutProgress) -> str:
 
 def _progressing(observed: Observation, state: RolloutProgress) -> Condition:
     kind = ConditionType.PROGRESSING
-    if not state.exists or observed.deployment.spec.is_stopped:
+    waits = waits_until(observed.job_start, observed.now) is not None
+    if not state.exists or observed.deployment.spec.is_stopped or waits:
         return _condition(observed, kind, "False", Reason.NOT_STARTED, "no rollout is under way")
     if state.current and state.ready >= state.wanted:
         return _condition(observed, kind, "False", Reason.COMPLETE, f"plan {state.running_hash} is rolled out")
@@ -230,7 +235,7 @@ def _plan_ready(observed: Observation, children: Children) -> Condition:
         return _condition(observed, ConditionType.PLAN_READY, "False", planning.reason, planning.message)
     notes = "".join(f"; {note}" for note in caveats_of(observed.deployment, planning))
     if children.reason is not None:
-        status = "True" if children.reason is Reason.ADVISORY else "False"
+        status = "True" if children.reason in (Reason.ADVISORY, Reason.START_SCHEDULED) else "False"
         return _condition(observed, ConditionType.PLAN_READY, status, children.reason, children.message + notes)
     return _condition(observed, ConditionType.PLAN_READY, "True", planning.reason, planning.message + notes)
 
@@ -251,6 +256,11 @@ def _plan_verified(observed: Observation) -> list[Condition]:
     if followed.verified:
         return [_condition(observed, kind, "True", Reason.VERIFIED, followed.message)]
     return [_condition(observed, kind, "Unknown", Reason.NOT_VERIFIED, followed.message)]
+
+
+def _start_timed(observed: Observation) -> list[Condition]:
+    found = start_verdict(observed.job_start, observed.deployment.status.conditions)
+    return [] if found is None else [_condition(observed, ConditionType.START_TIMED, *found)]
 
 
 def _slo_feasible(observed: Observation) -> Condition:

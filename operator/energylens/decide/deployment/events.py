@@ -8,6 +8,7 @@ from typing import Any
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import LoadStatus, describe_plan
 from energylens.decide.deployment.children import Children
+from energylens.decide.deployment.job_start import waits_until
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.reasons import ConditionType, EventReason, Reason
 
@@ -23,6 +24,7 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
         found.append((EventReason.LOAD_FOLLOWED, f"plans are made for {' and '.join(changes)}"))
     if planning.scaled and children.acting:
         found.append((EventReason.REPLICAS_SCALED, planning.scaled))
+    found += _start(observed)
     if planning.began:
         found.append((EventReason.VERIFICATION_STARTED, planning.message))
     if planning.gave_up is not None:
@@ -75,6 +77,17 @@ def _followed(before: LoadStatus, after: Mapping[str, Any]) -> Iterator[str]:
         tokens = new["declaredTokens"] if old is None else old.tokens
         if new["tokens"] != tokens:
             yield f"{what} of {new['tokens']} tokens instead of {tokens}"
+
+
+def _start(observed: Observation) -> list[tuple[EventReason, str]]:
+    """Return that the start of a job was planned for later, or moved."""
+    start, before = observed.job_start, observed.deployment.status.job_start
+    if start is None or waits_until(start, observed.now) is None:
+        return []
+    old = None if before is None or before.state != "Waiting" else before.start_time
+    if old == start.start_time:
+        return []
+    return [(EventReason.START_PLANNED, start.message + ("" if old is None else f"; until now it was {old}"))]
 
 
 def _is_first(observed: Observation) -> bool:

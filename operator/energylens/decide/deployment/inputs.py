@@ -9,6 +9,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.timestamp import moment_of
+from energylens.decide.deployment.job_start import JobHours
 from energylens.decide.deployment.learned_hours import LearnedHours
 from energylens.decide.deployment.load import FollowedLoad
 from energylens.decide.deployment.observation import PlanChoice
@@ -46,6 +47,8 @@ class Inputs:
     """Why the config.json that the spec names is missing, so that nothing can be planned."""
     no_hours: NoHours | None = None
     """Why the ConfigMap with the hours of the profile has none, so that no week can be planned."""
+    job_hours: JobHours | None = None
+    """What weighs the hours of a job; None if the job starts at once."""
     learned: LearnedHours | None = None
     """The measured rates of the hours; None if the profile is not learned."""
 

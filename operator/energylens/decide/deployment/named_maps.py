@@ -43,12 +43,14 @@ class NamedMaps:
     """``spec.model.configRef``."""
     hours: NamedMap = NamedMap()
     """``spec.workload.profile.hoursConfigMapRef``."""
+    job_hours: NamedMap = NamedMap()
+    """The forecast or the tariff of ``spec.workload.job.start``."""
 
     @classmethod
     def of(cls, deployment: LLMDeployment, read: Callable[[str], Body | None]) -> NamedMaps:
         """Return the ConfigMaps; ``read`` returns a ConfigMap of the deployment's namespace by name."""
-        config, hours = config_name(deployment), hours_name(deployment)
-        return cls(NamedMap(None if config is None else read(config)), NamedMap(None if hours is None else read(hours)))
+        names = config_name(deployment), hours_name(deployment), job_hours_name(deployment)
+        return cls(*(NamedMap(None if name is None else read(name)) for name in names))
 
 
 def config_name(deployment: LLMDeployment) -> str | None:
@@ -64,6 +66,16 @@ def hours_name(deployment: LLMDeployment) -> str | None:
     return None if ref is None else ref.name
 
 
+def job_hours_name(deployment: LLMDeployment) -> str | None:
+    """Return the name of the ConfigMap that weighs the hours of a job; None where it starts at once, or no job."""
+    job = deployment.spec.workload.job
+    if job is None or job.start is None:
+        return None
+    ref = job.start.forecast_config_map_ref or job.start.tariff_config_map_ref
+    return None if ref is None else ref.name
+
+
 def names_of(deployment: LLMDeployment) -> tuple[str, ...]:
     """Return the names of the ConfigMaps of a deployment's namespace that planning reads."""
-    return tuple(name for name in (config_name(deployment), hours_name(deployment)) if name is not None)
+    names = config_name(deployment), hours_name(deployment), job_hours_name(deployment)
+    return tuple(name for name in names if name is not None)

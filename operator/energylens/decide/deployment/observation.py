@@ -13,6 +13,7 @@ from energylens.api.llmdeployment import (
     BudgetStatus,
     EnergyAccount,
     GivenUpPlan,
+    JobStartStatus,
     LearnedCorrection,
     LLMDeployment,
     PlanStatus,
@@ -205,6 +206,8 @@ class Observation:
     """Pods of the canary replica of a new plan, which are not in ``pods``."""
     canary: Body | None = None
     """The workload of the canary."""
+    job_start: JobStartStatus | None = None
+    """When the pods of a job start; None if the spec leaves no choice."""
     takes_over: bool = False
     """Whether the workload belongs to this plan from this reconcile on."""
 

@@ -11,6 +11,7 @@ from energylens.api.llmdeployment import (
     ActiveRevision,
     BudgetStatus,
     ItlPercentiles,
+    JobStartStatus,
     LengthPercentiles,
     LLMDeployment,
     LLMDeploymentStatus,
@@ -29,6 +30,7 @@ from energylens.decide.deployment import rollback
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.conditions import all_conditions
 from energylens.decide.deployment.following import load_status
+from energylens.decide.deployment.job_start import followed_start
 from energylens.decide.deployment.learned_hours import learned_status
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.deployment.replica import is_asked
@@ -100,6 +102,7 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
         load=load_status(observed.load),
         schedule=_schedule(observed),
         learned_load=learned_status(observed.learned_hours),
+        job_start=_job_start(observed),
         relaxations=_relaxations(observed.planning.result),
         active_revision=active,
         measured=measured,
@@ -172,6 +175,16 @@ def _schedule(observed: Observation) -> ScheduleStatus | None:
     live = observed.workload
     mine = () if live is None else [pod for pod in observed.pods if pod.revision == workload_revision(live)]
     return with_measured_start(planning.schedule, deployment, planning.plan.replicas, mine)
+
+
+def _job_start(observed: Observation) -> JobStartStatus | None:
+    """Return when the pods of a job start, or did; a pass that could not plan keeps what is known."""
+    job = observed.deployment.spec.workload.job
+    if job is None or job.start is None:
+        return None
+    if observed.job_start is None:
+        return observed.deployment.status.job_start
+    return followed_start(observed.job_start, observed.workload, observed.pods, observed.now)
 
 
 def _verification(observed: Observation) -> VerificationStatus | None:

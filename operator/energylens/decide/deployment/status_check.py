@@ -14,6 +14,7 @@ from typing import Any, get_args
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import (
     WEEKDAYS,
+    JobStartStatus,
     LearnedLoadStatus,
     LLMDeploymentStatus,
     LoadStatus,
@@ -141,6 +142,7 @@ def _untrue(status: LLMDeploymentStatus, generation: int, now: datetime) -> Iter
         ("plan", "" if status.plan is None else _plan_problem(status.plan)),
         ("plan_adoption_time", time_problem(status.plan_adoption_time, now)),
         ("schedule", "" if status.schedule is None else _schedule_problem(status.schedule, now)),
+        ("job_start", "" if status.job_start is None else _job_start_problem(status.job_start)),
         ("learned_load", "" if status.learned_load is None else _learned_problem(status.learned_load, now)),
         ("load", "" if status.load is None else _load_problem(status.load, now)),
         ("rollback", "" if status.rollback is None else _rollback_problem(status.rollback)),
@@ -216,6 +218,20 @@ def _schedule_problem(schedule: ScheduleStatus, now: datetime) -> str:
     if not 0 <= schedule.start_seconds <= MOST_START_SECONDS_STATED:
         return f"{schedule.start_seconds} seconds of a start"
     return time_problem(schedule.starting_since, now)
+
+
+def _job_start_problem(start: JobStartStatus) -> str:
+    times = (start.start_time, start.end_time, start.latest_start_time)
+    if start.state != "Suspended" and not all(isinstance(time, str) and _is_moment(time) for time in times):
+        return f"{start.state} from {start.start_time} to {start.end_time}"
+    return "" if 0 <= (start.start_seconds or 0) <= MOST_START_SECONDS_STATED else f"{start.start_seconds} s"
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _rollback_problem(rollback: RollbackStatus) -> str:

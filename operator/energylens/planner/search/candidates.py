@@ -69,6 +69,8 @@ class Candidates:
     """Tokens in the KV cache of one data-parallel rank."""
     completion_seconds: FloatArray
     """From the creation of the pods to the last answer of a job; NaN for other loads, as the next."""
+    job_start_seconds: FloatArray
+    """The part of it before the first request."""
     job_joules: FloatArray
     idle_job_share: FloatArray
     """Share of the energy of a job that goes into the start and into idling until the deadline; 0 for other loads."""

@@ -197,7 +197,10 @@ def planned_job(rows: Candidates, i: int) -> PlannedJob | None:
     """Return the end and the energy of a batch job on a candidate; None for any other load."""
     if not math.isfinite(rows.completion_seconds[i]):
         return None
+    end, start = float(rows.completion_seconds[i]), float(rows.job_start_seconds[i])
     return PlannedJob(
-        completion_seconds=describe.up(float(rows.completion_seconds[i])),
+        completion_seconds=describe.up(end),
+        start_seconds=describe.up(start),
+        longest_seconds=describe.up(start + (end - start) / float(rows.utilization_limit[i])),
         energy_watt_hours=describe.up(float(rows.job_joules[i]) / 3600.0),
     )

@@ -111,7 +111,10 @@ def planning_inputs(spec: LLMDeploymentSpec) -> dict[str, Any]:
     # planning. Fields that only decide who sheds power first, and how much, do not affect plans either.
     for name in ("budget", "priority", "minReplicas"):
         energy.pop(name, None)
-    planning = dump.get("planning", {})
+    planning, workload = dump.get("planning", {}), dump["workload"]
+    if "job" in workload:
+        # When a job starts changes none of its plans.
+        workload = {**workload, "job": {name: value for name, value in workload["job"].items() if name != "start"}}
     settings = EngineSettings.of(spec.engine)
     drafting = told(settings)
     inputs = {
@@ -119,7 +122,7 @@ def planning_inputs(spec: LLMDeploymentSpec) -> dict[str, Any]:
         "engine": dump.get("engine", {}).get("type"),
         "engineSettings": settings.planning_inputs(),
         "drafting": None if drafting is None else [drafting.method, drafting.draft_tokens],
-        "workload": dump["workload"],
+        "workload": workload,
         "slo": dump.get("slo"),
         "energy": energy,
         "hardware": dump.get("hardware"),

@@ -108,6 +108,7 @@ def of_job(
     changed = {
         "utilization": found.utilization,
         "completion_seconds": found.completion_seconds,
+        "job_start_seconds": found.completion_seconds - found.serving_seconds,
         "job_joules": whole,
         "idle_job_share": found.other_joules / whole,
     }

@@ -45,6 +45,23 @@ def test_the_same_spec_has_no_difference(arithmetic: Run, write: Write) -> None:
     assert set(pair["difference"].values()) <= {0, "0"}
 
 
+STOPPED: dict[str, Any] = {"replicas": 0, "scaling": {"mode": "External", "minReplicas": 0}}
+
+
+def test_a_deployment_at_zero_replicas_draws_nothing(arithmetic: Run, write: Write) -> None:
+    running = chat(replicas=1, scaling={"mode": "External", "minReplicas": 0})
+    text = specs(arithmetic, write, running, chat(**STOPPED)).stdout
+    assert "B runs no pods: spec.replicas is 0" in text
+    document = json.loads(specs(arithmetic, write, running, chat(**STOPPED), "-o", "json").stdout)
+    (pair,) = document["deployments"]
+    plan, change = pair["a"]["plan"], pair["difference"]
+    assert (change["gpus"], change["powerWatts"]) == (-plan["gpus"], -plan["predicted"]["powerWatts"])
+    assert "joulesPerOutputToken" not in change
+    assert document["total"]["b"] == {"gpus": 0, "powerWatts": 0, "energyWattHoursPerDay": 0, "idlePowerWatts": 0}
+    suspended = specs(arithmetic, write, chat(suspend=True), chat()).stdout
+    assert "A runs no pods: spec.suspend is true" in suspended
+
+
 def test_json_has_the_numbers(arithmetic: Run, write: Write) -> None:
     document = json.loads(specs(arithmetic, write, chat(), chat(slo=FASTER), "-o", "json").stdout)
     (pair,) = document["deployments"]

@@ -58,6 +58,24 @@ def test_teams_and_deployments_add_up(arithmetic: Run, write: Write) -> None:
     assert document["gpus"] == sum(part["plan"]["gpus"] for part in document["deployments"])
 
 
+def test_stopped_deployments_take_neither_gpus_nor_watts(arithmetic: Run, write: Write) -> None:
+    stopped = chat("search/zero", replicas=0, scaling={"mode": "External", "minReplicas": 0})
+    off = chat("search/off", suspend=True)
+    both = json.loads(planned(arithmetic, write, [*FLEET, stopped, off], "-o", "json").stdout)
+    alone = json.loads(planned(arithmetic, write, FLEET, "-o", "json").stdout)
+    assert (both["gpus"], both["powerWatts"]) == (alone["gpus"], alone["powerWatts"])
+    assert both["stopped"] == [
+        {"deployment": "search/off", "message": "spec.suspend is true"},
+        {"deployment": "search/zero", "message": "spec.replicas is 0"},
+    ]
+    result = planned(arithmetic, write, [stopped])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        "Fleet of 1 deployment, 1 stopped: 0 W on 0 GPUs",
+        "  search/zero runs no pods: spec.replicas is 0",
+    ]
+
+
 JOB = {"requests": 40_000, "completeWithinSeconds": 7200, "afterCompletion": "Release"}
 NIGHTLY = chat(
     "batch/nightly", SMALL, workload={"inputTokens": 300, "outputTokens": 400, "job": JOB}, slo={"percentile": "P50"}

@@ -35,7 +35,7 @@ def candidates(*rows: Row) -> Candidates:
         joules_upper=joules, power_watts=column("watts", 800), idle_power_watts=nothing,
         output_tokens_per_second=nothing, concurrency=nothing, utilization=nothing, utilization_limit=nothing,
         burst_sequences=column("burst", 0), kv_cache_tokens=nothing, step_tokens=8192 * one,
-        completion_seconds=nothing, job_joules=nothing, idle_job_share=nothing,
+        completion_seconds=nothing, job_start_seconds=nothing, job_joules=nothing, idle_job_share=nothing,
         unshared_deviation=column("unshared", 0),
         layout_deviation=column("own", 0), nearest=nearest,
     )  # fmt: skip
