@@ -17,11 +17,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from energylens.planner.fleet.joint import (
+    FrontierPoint,
     JointMember,
     JointPlan,
     JointProblem,
     JointResult,
-    Point,
     PowerLimit,
     solve_joint,
 )
@@ -85,7 +85,7 @@ def problem(
             pods = -(-gpus // size)
             watts = round(pods * size * PRODUCTS[product] * rng.uniform(0.25, 0.85))
             energy = watts if rate else round(watts * rng.uniform(0.7, 1.4))
-            frontier.append(Point(product, size, pods, float(watts), float(energy)))
+            frontier.append(FrontierPoint(product, size, pods, float(watts), float(energy)))
         made.append(JointMember(f"team-{number % 10}/llm-{number}", tuple(frontier)))
     least = sum(min(p.power_watts for p in m.points) for m in made)
     mean = sum(statistics.mean(p.power_watts for p in m.points) for m in made)

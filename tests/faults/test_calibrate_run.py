@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from tests.support.fake_nvml import FakeLibrary
 from tests.support.streaming_engine import StreamingEngine, streaming_engine
 
-from energylens.benchmark.client import Target
+from energylens.benchmark.client import ServerUnderTest
 from energylens.benchmark.points import Point, poisson_point
 from energylens.benchmark.processes import processes_for
 from energylens.cli.commands import calibrate_run
@@ -69,7 +69,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def bench(engine: StreamingEngine, seconds: float = 1.0) -> Bench:
     source = NvmlSource(SystemClock(), library=RunningGpus())
-    return Bench(Target(engine.url, engine.model, 150_000), (), seconds, 1, source, SystemClock())
+    return Bench(ServerUnderTest(engine.url, engine.model, 150_000), (), seconds, 1, source, SystemClock())
 
 
 def test_closed_loops_are_as_many_as_asked_for_and_their_figures_agree() -> None:

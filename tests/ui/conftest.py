@@ -20,7 +20,7 @@ from tests.unit.cli.commands.test_status import LIVE
 from tests.unit.cli.site.test_site import LIMITED, MEASURED, NODE, Clock
 
 from energylens.api.parse import parse_energybudget
-from energylens.audit.assessment import Question
+from energylens.audit.assessment import AuditOptions
 from energylens.cli.inputs.audit import assessed, audited_file, hosts_of, served, telemetry_of_prometheus
 from energylens.cli.inputs.rates import Rates
 from energylens.cli.pictures.audit_page import audit_page
@@ -58,7 +58,7 @@ class AuditedCluster(FileCluster):
         audited = audited_file(self.inventory)
         _, models = served(audited, {}, self.text)
         telemetry = telemetry_of_prometheus(self.prometheus, 3600.0, audited)
-        answers = assessed(models, audited, telemetry, Question({}, 0))
+        answers = assessed(models, audited, telemetry, AuditOptions({}, 0))
         hosts, unknown = hosts_of(audited, telemetry)
         failures = (*telemetry.failures, *unknown)
         return audit_page(answers, rates, telemetry.source, failures, "Made by a test", hosts)

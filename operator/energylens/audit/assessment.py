@@ -40,7 +40,7 @@ class Power:
 
 
 @dataclass(frozen=True)
-class Question:
+class AuditOptions:
     """The parameters of an audit besides the cluster."""
 
     objectives: Mapping[str, int] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Question:
     """Allowed increase of today's latencies."""
 
 
-NOTHING_ASKED = Question()
+NOTHING_ASKED = AuditOptions()
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def assess(
     world: World,
     gpus: Mapping[str, GpuSpec],
     now: datetime,
-    question: Question = NOTHING_ASKED,
+    question: AuditOptions = NOTHING_ASKED,
 ) -> Assessment:
     """Return the audit's result for one served model.
 
@@ -155,7 +155,7 @@ class _Surroundings:
     world: World
     gpus: Mapping[str, GpuSpec]
     now: datetime
-    question: Question
+    question: AuditOptions
 
     def preview(self, deployment: LLMDeployment) -> PlanChoice:
         """Return the operator's plan for a deployment, or why there is none."""
@@ -268,7 +268,7 @@ def _at_mean_load(wanted: LLMDeployment, plan: PlanStatus, mean: float, around: 
 
 
 def _objectives(
-    load: WindowMeasurement, predicted: PlanStatus | None, question: Question, notes: list[str]
+    load: WindowMeasurement, predicted: PlanStatus | None, question: AuditOptions, notes: list[str]
 ) -> dict[str, int]:
     """Return the latencies that a plan must meet, ms by field: the requested ones, otherwise today's."""
     found = measured_objectives(load.latency)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from energylens.audit.assessment import NOTHING_ASKED, Assessment, Question, assess
+from energylens.audit.assessment import NOTHING_ASKED, Assessment, AuditOptions, assess
 from energylens.audit.containers import reference_of
 from energylens.audit.conversion import LONGEST_NAME, deployment_name
 from energylens.audit.served import ServedModel
@@ -33,7 +33,7 @@ def assessments(
     telemetry: Telemetry,
     gpus: Mapping[str, GpuSpec],
     now: datetime,
-    question: Question = NOTHING_ASKED,
+    question: AuditOptions = NOTHING_ASKED,
     devices: DeviceObjects = NO_DEVICE_OBJECTS,
 ) -> Iterator[Assessment]:
     """Yield the audit's result for each served model.

@@ -21,7 +21,7 @@ _SECONDS_WITHOUT_EVENT = 300.0
 
 
 @dataclass(frozen=True)
-class Target:
+class ServerUnderTest:
     """The server to which requests are sent."""
 
     url: str
@@ -36,7 +36,7 @@ class Target:
 class Client:
     """The client of one process, which sends its requests."""
 
-    target: Target
+    target: ServerUnderTest
     point: Point
     seed: int
     first_ended: Callable[[], None] = lambda: None

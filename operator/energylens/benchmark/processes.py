@@ -14,7 +14,7 @@ from multiprocessing.context import SpawnProcess
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
-from energylens.benchmark.client import Client, Target
+from energylens.benchmark.client import Client, ServerUnderTest
 from energylens.benchmark.points import Point
 from energylens.benchmark.statistics import Trace
 
@@ -26,7 +26,7 @@ class ClientFailedError(RuntimeError):
 
 
 @dataclass
-class Load:
+class RunningLoad:
     """A load that runs in other processes."""
 
     _ended: Synchronized[int]
@@ -72,7 +72,7 @@ def processes_for(point: Point, cpus: int) -> int:
 
 
 @contextmanager
-def running(target: Target, point: Point, seed: int) -> Iterator[Load]:
+def running(target: ServerUnderTest, point: Point, seed: int) -> Iterator[RunningLoad]:
     """Run a load in separate processes, which end with the block.
 
     Args:
@@ -81,7 +81,7 @@ def running(target: Target, point: Point, seed: int) -> Iterator[Load]:
         seed: Seed of the prompts; each process derives its own.
     """
     context = multiprocessing.get_context("spawn")
-    load = Load(context.Value("i", 0), context.Event())
+    load = RunningLoad(context.Value("i", 0), context.Event())
     count = processes_for(point, os.cpu_count() or 1)
     try:
         for number in range(count):
@@ -106,7 +106,13 @@ def running(target: Target, point: Point, seed: int) -> Iterator[Load]:
 
 
 def _serve(
-    target: Target, point: Point, seed: int, share: float, ended: Synchronized[int], stop: Any, answer: Connection
+    target: ServerUnderTest,
+    point: Point,
+    seed: int,
+    share: float,
+    ended: Synchronized[int],
+    stop: Any,
+    answer: Connection,
 ) -> None:
     def count() -> None:
         with ended.get_lock():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from energylens.benchmark.points import Point
-from energylens.benchmark.statistics import Latencies
+from energylens.benchmark.statistics import WindowLatencies
 
 COLUMNS = (
     "run_id", "source", "task", "model_id", "weight_precision", "gpu_model", "num_gpus", "tensor_parallel",
@@ -21,7 +21,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class RecordError(ValueError):
+class RunRecordError(ValueError):
     """A measurement cannot be resumed with a table; the message is one line."""
 
 
@@ -46,11 +46,11 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredPoint:
     """One point as it was measured."""
 
     point: Point
-    latencies: Latencies
+    latencies: WindowLatencies
     running: float | None
     """Mean running sequences as counted by the engine."""
     power_watts: float
@@ -68,7 +68,7 @@ def run_id(subject: Subject, point: Point) -> str:
     return f"{subject.run}-{point.name}"
 
 
-def row_of(subject: Subject, found: Measured, before: Sequence[Mapping[str, str]]) -> dict[str, str]:
+def row_of(subject: Subject, found: MeasuredPoint, before: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Return the row of a measured point.
 
     Args:
@@ -115,7 +115,7 @@ def row_of(subject: Subject, found: Measured, before: Sequence[Mapping[str, str]
     return {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in figures.items()}
 
 
-def is_host_bound(found: Measured, before: Sequence[Mapping[str, str]]) -> bool:
+def is_host_bound(found: MeasuredPoint, before: Sequence[Mapping[str, str]]) -> bool:
     """Return whether the host limits throughput: the GPUs draw less than under a smaller load of the same shape."""
     if found.point.kind != "closed":
         return False
@@ -131,7 +131,7 @@ def read_rows(path: Path, subject: Subject) -> list[dict[str, str]]:
     """Return the rows of a table with which a measurement resumes; none if there is no file.
 
     Raises:
-        RecordError: The file is another table, or its rows belong to another subject.
+        RunRecordError: The file is another table, or its rows belong to another subject.
     """
     if not path.exists():
         return []
@@ -139,9 +139,9 @@ def read_rows(path: Path, subject: Subject) -> list[dict[str, str]]:
         reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
         rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RecordError(f"{path}: cannot be read: {error}") from error
+        raise RunRecordError(f"{path}: cannot be read: {error}") from error
     if tuple(reader.fieldnames or ()) != COLUMNS:
-        raise RecordError(f"{path}: is another kind of table; name a new file, or one that this command wrote")
+        raise RunRecordError(f"{path}: is another kind of table; name a new file, or one that this command wrote")
     own = {
         "model_id": subject.model, "gpu_model": subject.gpu, "num_gpus": str(subject.gpus),
         "tensor_parallel": str(subject.tensor_parallel), "max_num_seqs": str(subject.max_num_seqs),
@@ -152,7 +152,7 @@ def read_rows(path: Path, subject: Subject) -> list[dict[str, str]]:
             continue
         for name, value in own.items():
             if row[name] != value:
-                raise RecordError(
+                raise RunRecordError(
                     f"{path}: run {row['run_id']} has {name}={row[name]!r}, and {value!r} is measured now; give --name"
                 )
     return rows

@@ -24,7 +24,7 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Latencies:
+class WindowLatencies:
     """Latencies of one window, ms; None if too few requests were seen."""
 
     tokens: int
@@ -40,7 +40,7 @@ class Latencies:
     ttft_ms: dict[int, float]
 
 
-def latencies(traces: Iterable[Trace], start: float, end: float) -> Latencies:
+def latencies(traces: Iterable[Trace], start: float, end: float) -> WindowLatencies:
     """Return the latencies between two moments.
 
     Args:
@@ -58,7 +58,7 @@ def latencies(traces: Iterable[Trace], start: float, end: float) -> Latencies:
             requests += trace.ended and start < trace.events[-1][0] <= end
             if trace.sent >= start and trace.events[0][0] <= end:
                 first.append(1000.0 * (trace.events[0][0] - trace.sent))
-    return Latencies(
+    return WindowLatencies(
         tokens=tokens,
         requests=requests,
         first_tokens=len(first),

@@ -31,8 +31,8 @@ class ServedPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a deployment asks of measuring."""
+class MeasuringRequest:
+    """The plans and windows that a deployment needs measured."""
 
     plan: ServedPlan | None
     """The current plan."""
@@ -52,9 +52,9 @@ class AskedOfAll:
     def __init__(self, store: Store) -> None:
         """Read from ``store``."""
         self._store = store
-        self._known: dict[Key, tuple[Body, Asked | None]] = {}
+        self._known: dict[Key, tuple[Body, MeasuringRequest | None]] = {}
 
-    def of(self, key: Key) -> Asked | None:
+    def of(self, key: Key) -> MeasuringRequest | None:
         """Return what a deployment of the store asks; None where nothing is to be measured."""
         body, known = self._store.deployments[key], self._known.get(key)
         if known is None or known[0] is not body:
@@ -67,7 +67,7 @@ class AskedOfAll:
             self._known = {key: read for key, read in self._known.items() if key in self._store.deployments}
 
 
-def _read(body: Body) -> Asked | None:
+def _read(body: Body) -> MeasuringRequest | None:
     if (body["spec"].get("validation") or {}).get("source") == "None":
         return None
     try:
@@ -75,7 +75,7 @@ def _read(body: Body) -> Asked | None:
     except InvalidResourceError:
         return None
     spec, plan, memory = deployment.spec, deployment.status.plan, deployment.status.verification
-    return Asked(
+    return MeasuringRequest(
         plan=None if plan is None else ServedPlan.of(plan),
         trial=None if memory is None or memory.plan is None else ServedPlan.of(one_replica(memory.plan)),
         window_seconds=float(spec.validation.window_seconds),

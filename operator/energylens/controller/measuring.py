@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from energylens.clock import Clock
-from energylens.controller.asked import Asked, AskedOfAll, ServedPlan
+from energylens.controller.asked import AskedOfAll, MeasuringRequest, ServedPlan
 from energylens.controller.settings import MeasurementSettings, PrometheusSettings
 from energylens.controller.store import Key, Store
 from energylens.data import load_gpus
@@ -51,7 +51,7 @@ class _Group(NamedTuple):
 class _Serving:
     """Pods that all exist and are ready."""
 
-    asked: Asked
+    asked: MeasuringRequest
     pods: list[PodState]
     plan: ServedPlan
 

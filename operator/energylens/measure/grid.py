@@ -72,8 +72,8 @@ class GridPlace:
 
 
 @dataclass(frozen=True)
-class Credentials:
-    """What a service asks for: a token of Electricity Maps, or user and password of WattTime."""
+class GridCredentials:
+    """Credentials of a service: a token of Electricity Maps, or user and password of WattTime."""
 
     secret: str
     user: str = ""
@@ -112,7 +112,7 @@ class GridHttp(HttpSession):
     def __init__(
         self,
         address: str,
-        credentials: Credentials,
+        credentials: GridCredentials,
         *,
         timeout_seconds: float = 15.0,
         max_bytes: int = 4 * MEBIBYTE,

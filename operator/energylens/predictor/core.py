@@ -18,7 +18,7 @@ from energylens.predictor.fitted.profiles import EngineProfile
 from energylens.predictor.fitted.residual import correct
 from energylens.predictor.load.arrivals import Step, busy_share, distinct, running_sequences
 from energylens.predictor.load.mixture import StepMixture
-from energylens.predictor.load.operating_point import Beside, OperatingPoint
+from energylens.predictor.load.operating_point import NearbySteps, OperatingPoint
 from energylens.predictor.load.scenario import Role, Scenario
 from energylens.predictor.load.steady import Physics, Steady, phase_mixture, steady_state
 from energylens.predictor.load.ttft import Schedule, arrival_latencies
@@ -250,7 +250,7 @@ class Predictor:
             sustainable=sustainable,
             rate=np.minimum(rate, most),
             most=most,
-            beside=Beside(self._mixture(some, near, constants).take(same), near[same]),
+            beside=NearbySteps(self._mixture(some, near, constants).take(same), near[same]),
         )
 
     def _steady(self, scenario: Scenario, running: FloatArray, constants: dict[str, float]) -> Steady:

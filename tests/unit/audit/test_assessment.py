@@ -11,7 +11,7 @@ import pytest
 from tests.support.audit_cluster import Served, matrix, node, pod
 
 from energylens.api.parse import parse_llmdeployment
-from energylens.audit.assessment import Assessment, Question
+from energylens.audit.assessment import Assessment, AuditOptions
 from energylens.audit.cluster import assessments, product_by_node
 from energylens.audit.served import served_models
 from energylens.cli.inputs.audit import Audited, telemetry_of_series
@@ -27,7 +27,7 @@ LOAD = Served("a", gpus=8, requests_per_second=1.0, watts_per_gpu=150.0, itl_sec
 
 
 def audited(
-    pods: Sequence[Any], loads: Sequence[Served], question: Question | None = None, **metrics: Any
+    pods: Sequence[Any], loads: Sequence[Served], question: AuditOptions | None = None, **metrics: Any
 ) -> list[Assessment]:
     nodes = [node("node-0"), node("node-1")]
     gpus = load_gpus()
@@ -35,10 +35,12 @@ def audited(
     models = served_models(pods, product_by_node(snapshot), {})
     answer = matrix(loads, **metrics)
     telemetry = telemetry_of_series([answer], Audited(nodes, pods), "a test")
-    return list(assessments(models, nodes, pods, telemetry, gpus, NOW, question or Question()))
+    return list(assessments(models, nodes, pods, telemetry, gpus, NOW, question or AuditOptions()))
 
 
-def one(pods: Sequence[Any], loads: Sequence[Served], question: Question | None = None, **metrics: Any) -> Assessment:
+def one(
+    pods: Sequence[Any], loads: Sequence[Served], question: AuditOptions | None = None, **metrics: Any
+) -> Assessment:
     (found,) = audited(pods, loads, question, **metrics)
     return found
 
@@ -80,11 +82,11 @@ def test_the_plan_holds_todays_latencies_at_p95() -> None:
 def test_latencies_may_be_given_or_relaxed() -> None:
     pods = [pod("a", WIDE, gpus=8)]
     today = one(pods, [LOAD]).objectives
-    slack = one(pods, [LOAD], Question(slack_percent=100)).objectives
+    slack = one(pods, [LOAD], AuditOptions(slack_percent=100)).objectives
     assert slack == {name: 2 * value for name, value in today.items()}
-    given = one(pods, [LOAD], Question({"itl_milliseconds": 12}))
+    given = one(pods, [LOAD], AuditOptions({"itl_milliseconds": 12}))
     assert given.objectives["itl_milliseconds"] == 12
-    impossible = one(pods, [LOAD], Question({"itl_milliseconds": 1}))
+    impossible = one(pods, [LOAD], AuditOptions({"itl_milliseconds": 1}))
     assert impossible.verdict == "Keep"
     assert "no plan meets today's load and latencies" in impossible.reason
 

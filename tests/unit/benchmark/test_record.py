@@ -8,20 +8,29 @@ from pathlib import Path
 import pytest
 
 from energylens.benchmark.points import Point, closed_points, poisson_point
-from energylens.benchmark.record import COLUMNS, Measured, RecordError, Subject, append, read_rows, row_of, run_id
-from energylens.benchmark.statistics import Latencies
+from energylens.benchmark.record import (
+    COLUMNS,
+    MeasuredPoint,
+    RunRecordError,
+    Subject,
+    append,
+    read_rows,
+    row_of,
+    run_id,
+)
+from energylens.benchmark.statistics import WindowLatencies
 from energylens.runs import read_runs
 
 SUBJECT = Subject(
     run="qwen", source="a test", model="Qwen/Qwen3-8B", weight_precision="bfloat16", gpu="H100", gpus=1,
     tensor_parallel=1, expert_parallel=1, data_parallel=1, max_num_seqs=256, engine="vllm==0.26.0",
 )  # fmt: skip
-SEEN = Latencies(2000, 40, 40, {50: 10.0, 90: 11.0, 95: 12.0, 99: 13.0}, 10.5, {50: 30.0})
+SEEN = WindowLatencies(2000, 40, 40, {50: 10.0, 90: 11.0, 95: 12.0, 99: 13.0}, 10.5, {50: 30.0})
 
 
-def measured(level: float, watts: float, kind: str = "closed") -> Measured:
+def measured(level: float, watts: float, kind: str = "closed") -> MeasuredPoint:
     point = Point("closed", level, 300, 400) if kind == "closed" else poisson_point(level, 300, 400)
-    return Measured(point, SEEN, 7.5, watts, 100.0, 20.0)
+    return MeasuredPoint(point, SEEN, 7.5, watts, 100.0, 20.0)
 
 
 def test_a_row_is_read_as_the_run_that_was_measured(tmp_path: Path) -> None:
@@ -52,7 +61,9 @@ def test_rows_of_another_measurement_stay_and_those_of_another_subject_are_refus
     append(out, row_of(replace(SUBJECT, run="other", gpu="H200"), measured(8, 400.0), []))
     assert len(read_rows(out, SUBJECT)) == 1
     append(out, row_of(replace(SUBJECT, engine="vllm==0.25.0"), measured(8, 400.0), []))
-    with pytest.raises(RecordError, match=r"qwen-c8-300-400 has engine='vllm==0.25.0', and 'vllm==0.26.0' is measured"):
+    with pytest.raises(
+        RunRecordError, match=r"qwen-c8-300-400 has engine='vllm==0.25.0', and 'vllm==0.26.0' is measured"
+    ):
         read_rows(out, SUBJECT)
 
 

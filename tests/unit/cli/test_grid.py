@@ -16,7 +16,7 @@ from tests.unit.cli.conftest import Run, Write, chat, run
 from energylens.budget.carbon import parse_forecast
 from energylens.cli.errors import InputError
 from energylens.cli.inputs.grid import intensity, place_of
-from energylens.measure.grid import GRAMS_PER_POUND, Credentials, GridError, GridHttp, GridPlace, grid_place
+from energylens.measure.grid import GRAMS_PER_POUND, GridCredentials, GridError, GridHttp, GridPlace, grid_place
 
 NOW = datetime(2026, 11, 27, 18, 20, tzinfo=UTC)
 DE = GridPlace("electricitymaps", "DE")
@@ -182,7 +182,7 @@ def test_an_address_that_leaks_credentials_is_refused(environment: dict[str, str
 
 async def test_limits_of_time_and_size(services: GridServices, environment: dict[str, str]) -> None:
     del environment
-    credentials = Credentials(TOKEN)
+    credentials = GridCredentials(TOKEN)
     services.overrides[FORECAST] = (200, b" " * 5000)
     async with GridHttp(services.url, credentials, max_bytes=4000) as http:
         with pytest.raises(GridError, match="answered with more than 4000 bytes"):

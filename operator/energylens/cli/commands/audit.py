@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from energylens.audit.assessment import Assessment, Question
+from energylens.audit.assessment import Assessment, AuditOptions
 from energylens.audit.served import ServedModel
 from energylens.audit.telemetry import Telemetry
 from energylens.cli.errors import InputError, one_line_errors
@@ -98,7 +98,7 @@ def _question_options(command: _Command) -> Callable[..., Any]:
     ) -> Any:
         bounds = {"ttft_milliseconds": ttft_ms, "itl_milliseconds": itl_ms, "tpot_milliseconds": tpot_ms}
         asked = {name: value for name, value in bounds.items() if value is not None}
-        return command(question=Question(asked, slack_percent), **rest)
+        return command(question=AuditOptions(asked, slack_percent), **rest)
 
     options = (
         click.option("--ttft-ms", type=_MILLISECONDS, help="Bound on TTFT P95 instead of today's."),
@@ -151,7 +151,7 @@ def audit(
     namespace: str | None,
     metrics: _Metrics,
     models: tuple[str, ...],
-    question: Question,
+    question: AuditOptions,
     rates: Rates,
     report_file: Path | None,
     write_to: Path | None,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
-from energylens.benchmark.client import Target
+from energylens.benchmark.client import ServerUnderTest
 from energylens.benchmark.points import LEVELS, POISSON_SHARE, Point, closed_points, poisson_point
-from energylens.benchmark.record import RecordError, Subject, append, read_rows, row_of, run_id
+from energylens.benchmark.record import RunRecordError, Subject, append, read_rows, row_of, run_id
 from energylens.cli.errors import InputError, one_line_errors
 from energylens.cli.inputs.engine_points import Bench, PointFailedError, gpu_names, measure_point
 from energylens.cli.inputs.engine_run import EngineUnderTest, ask_engine, read_command, started
@@ -94,7 +94,7 @@ def run_command(
     the rows. Exit code 1: a load could not be measured.
     """
     clock = SystemClock()
-    with one_line_errors(InputError, NvmlUnavailableError, RecordError), ExitStack() as stack:
+    with one_line_errors(InputError, NvmlUnavailableError, RunRecordError), ExitStack() as stack:
         if report_file is not None:
             from energylens.cli.pictures.plot import check_plot
 
@@ -108,7 +108,7 @@ def run_command(
             took = stack.enter_context(started(command, url, out.with_suffix(".log"), start_timeout))
             click.echo(f"healthy after {took:.0f} s", err=True)
         found = ask_engine(url, engine, arguments)
-        bench = Bench(Target(url, found.served_name, model.vocab), gpus, seconds, seed, source, clock)
+        bench = Bench(ServerUnderTest(url, found.served_name, model.vocab), gpus, seconds, seed, source, clock)
         subject = _subject(found, model, gpu_names(bench), name, clock.now().date().isoformat())
         failed = _measure_all(bench, subject, out, wanted, rate, no_poisson, (input_tokens, output_tokens))
         _say(out, subject, report_file)

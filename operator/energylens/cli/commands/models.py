@@ -12,7 +12,7 @@ import click
 from energylens.cli.errors import BAD_INPUT, InputError, one_line_errors
 from energylens.cli.inputs.files import read_text
 from energylens.cli.inputs.options import OUTPUT
-from energylens.cli.text.models import Counted, Refused, Unread, as_document, as_text
+from energylens.cli.text.models import Counted, Refused, UnreadFile, as_document, as_text
 from energylens.data.published import published_count
 from energylens.documents import DocumentError, json_document
 from energylens.predictor.huggingface.config import UnsupportedConfigError, model_from_config
@@ -52,7 +52,7 @@ def check(folder: Path, output: str) -> None:
         click.echo(as_text(rows, width))
     else:
         click.echo(as_document(rows, output), nl=False)
-    if any(isinstance(row, Unread) for row in rows):
+    if any(isinstance(row, UnreadFile) for row in rows):
         raise SystemExit(BAD_INPUT)
     if any(isinstance(row, Counted) and row.off for row in rows):
         raise SystemExit(OFF)
@@ -75,7 +75,7 @@ def _beside(name: str) -> bool:
     return name in _NEVER or any(part in name for part in _BESIDE)
 
 
-def _look(file: Path, folder: Path) -> Counted | Refused | Unread:
+def _look(file: Path, folder: Path) -> Counted | Refused | UnreadFile:
     shown = str(file.relative_to(folder)) if file != folder else file.name
     try:
         config = json_document(read_text(file), infinite=True)
@@ -83,9 +83,9 @@ def _look(file: Path, folder: Path) -> Counted | Refused | Unread:
         if isinstance(config, dict) and file.name == "config.json" and quant.is_file():
             config = _with_quantization(config, json_document(read_text(quant), infinite=True))
     except InputError as error:
-        return Unread(shown, str(error))
+        return UnreadFile(shown, str(error))
     except DocumentError as error:
-        return Unread(shown, f"{file}: {error}")
+        return UnreadFile(shown, f"{file}: {error}")
     named = config.get("_name_or_path") if isinstance(config, Mapping) else None
     names = [*_names(file.absolute()), *([named] if isinstance(named, str) else [])]
     published = published_count(names)

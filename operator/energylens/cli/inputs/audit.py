@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from energylens.audit.assessment import Assessment, Question
+from energylens.audit.assessment import Assessment, AuditOptions
 from energylens.audit.claimed import listed_gpus, with_claimed_gpus
 from energylens.audit.cluster import assessments, product_by_node
 from energylens.audit.containers import config_map_names, pod_spec, reference_of
@@ -164,7 +164,7 @@ def served(audited: Audited, ids: Mapping[str, str], source: str) -> tuple[Clust
 
 
 def assessed(
-    models: Sequence[ServedModel], audited: Audited, telemetry: Telemetry, question: Question
+    models: Sequence[ServedModel], audited: Audited, telemetry: Telemetry, question: AuditOptions
 ) -> list[Assessment]:
     """Return the assessment of each model, by the clock of this machine; long work shows its progress."""
     now = SystemClock().now()

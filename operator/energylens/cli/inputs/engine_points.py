@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from energylens.benchmark.client import Target
+from energylens.benchmark.client import ServerUnderTest
 from energylens.benchmark.points import Point
-from energylens.benchmark.processes import ClientFailedError, Load, running
-from energylens.benchmark.record import Measured
+from energylens.benchmark.processes import ClientFailedError, RunningLoad, running
+from energylens.benchmark.record import MeasuredPoint
 from energylens.benchmark.statistics import latencies
 from energylens.cli.errors import InputError
 from energylens.cli.inputs.local_window import WindowRequest, observe, select
@@ -33,7 +33,7 @@ class PointFailedError(RuntimeError):
 class Bench:
     """How points are measured: engine, GPUs and window."""
 
-    target: Target
+    target: ServerUnderTest
     gpus: Sequence[str]
     """Indices or UUIDs of GPUs; empty for all GPUs of this machine."""
     seconds: float
@@ -43,7 +43,7 @@ class Bench:
     clock: Clock
 
 
-def measure_point(bench: Bench, point: Point) -> Measured:
+def measure_point(bench: Bench, point: Point) -> MeasuredPoint:
     """Load an engine, wait until the load is steady, and measure a window.
 
     Raises:
@@ -75,14 +75,16 @@ def measure_point(bench: Bench, point: Point) -> Measured:
             f"clients got {ours:.0f} tokens per second and the engine counts {window.output_tokens_per_second:.0f}: "
             "others use the engine, or the clients are too slow"
         )
-    return Measured(point, seen, window.mean_running, window.power_watts, window.output_tokens_per_second, end - start)
+    return MeasuredPoint(
+        point, seen, window.mean_running, window.power_watts, window.output_tokens_per_second, end - start
+    )
 
 
 def _window(bench: Bench, point: Point) -> float:
     return bench.seconds * (1.0 if point.kind == "closed" else 3.0)
 
 
-def _warm_up(load: Load, point: Point) -> None:
+def _warm_up(load: RunningLoad, point: Point) -> None:
     """Wait until every closed loop has ended its first request, or as many arrivals have ended as are in flight."""
     begun = time.monotonic()
     wanted = int(point.level) if point.kind == "closed" else max(int(3 * point.level), 10)

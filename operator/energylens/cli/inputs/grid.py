@@ -12,7 +12,7 @@ from pathlib import Path
 
 from energylens.budget.carbon import Forecast, ForecastError, csv_of, parse_forecast
 from energylens.cli.errors import InputError
-from energylens.measure.grid import ADDRESSES, Credentials, GridError, GridHttp, GridPlace, grid_place
+from energylens.measure.grid import ADDRESSES, GridCredentials, GridError, GridHttp, GridPlace, grid_place
 
 KEPT = timedelta(minutes=30)
 """Age up to which a kept answer is used; both services publish new values at least once an hour."""
@@ -60,18 +60,18 @@ def intensity(place: GridPlace, environment: Mapping[str, str], now: datetime) -
     return found
 
 
-async def _read(place: GridPlace, address: str, credentials: Credentials) -> Forecast:
+async def _read(place: GridPlace, address: str, credentials: GridCredentials) -> Forecast:
     async with GridHttp(address, credentials, timeout_seconds=TIMEOUT_SECONDS) as http:
         return await http.read(place)
 
 
-def _credentials(place: GridPlace, environment: Mapping[str, str]) -> Credentials:
+def _credentials(place: GridPlace, environment: Mapping[str, str]) -> GridCredentials:
     if place.service == "electricitymaps":
-        return Credentials(_secret("ELECTRICITYMAPS_TOKEN", environment, place))
+        return GridCredentials(_secret("ELECTRICITYMAPS_TOKEN", environment, place))
     user = environment.get("WATTTIME_USER", "").strip()
     if not user or ":" in user:
         raise InputError(f"{place} needs the user of an account, without a colon, in WATTTIME_USER")
-    return Credentials(_secret("WATTTIME_PASSWORD", environment, place), user)
+    return GridCredentials(_secret("WATTTIME_PASSWORD", environment, place), user)
 
 
 def _secret(name: str, environment: Mapping[str, str], place: GridPlace) -> str:
@@ -92,7 +92,7 @@ def _secret(name: str, environment: Mapping[str, str], place: GridPlace) -> str:
     return secret
 
 
-def _kept_at(place: GridPlace, address: str, credentials: Credentials, environment: Mapping[str, str]) -> Path:
+def _kept_at(place: GridPlace, address: str, credentials: GridCredentials, environment: Mapping[str, str]) -> Path:
     """Return the file of a kept answer; other credentials may not read the same places, and have other files."""
     root = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or tempfile.gettempdir()) / ".cache"
     source = "\0".join((address, credentials.user, credentials.secret))

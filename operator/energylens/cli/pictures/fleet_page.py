@@ -8,7 +8,7 @@ from energylens.cli.pictures.charts import svg
 from energylens.cli.pictures.fleet_charts import frontier_figure, prices_figure, teams_figure
 from energylens.cli.pictures.page import charts, heading, page, paragraph, table, tiles
 from energylens.cli.text.fleet import (
-    Energy,
+    FleetEnergy,
     chosen,
     fleet_cost_lines,
     gpus_used,
@@ -72,7 +72,7 @@ def _tiles(found: FleetResult) -> list[tuple[str, str]]:
     watts = plan.power_watts
     shown = [
         (f"{watts / 1000:.1f} kW", "predicted mean power"),
-        *Energy.of(parts).amounts,
+        *FleetEnergy.of(parts).amounts,
         (f"{sum(part.gpus for part in parts)} of {sum(found.free_gpus.values())}", "GPUs used of those free"),
         (str(len(parts)), f"deployments of {len(teams(parts))} teams"),
     ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import parse_clusterenergybudget, parse_energybudget, parse_llmdeployment
-from energylens.audit.assessment import Question
+from energylens.audit.assessment import AuditOptions
 from energylens.cli.errors import InputError
 from energylens.cli.inputs.audit import assessed, audited_cluster, hosts_of, served, telemetry_of_prometheus
 from energylens.cli.inputs.files import Asked
@@ -75,7 +75,7 @@ class LiveCluster:
         if not self.access.all_namespaces and self.access.namespace is not None:
             models = [each for each in models if each.owner.namespace == self.access.namespace]
         telemetry = telemetry_of_prometheus(self.prometheus, self.window_seconds, audited)
-        answers = assessed(models, audited, telemetry, Question({}, 0))
+        answers = assessed(models, audited, telemetry, AuditOptions({}, 0))
         predictors = {each.plan.predictor_version for each in answers if each.plan is not None}
         made = Provenance(SystemClock().now(), self.text, snapshot).text(predictors)
         hosts, unknown = hosts_of(audited, telemetry)

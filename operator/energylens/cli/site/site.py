@@ -56,7 +56,7 @@ class Cluster(Protocol):
 
 
 @dataclass(frozen=True)
-class Answer:
+class PageAnswer:
     """A page and its HTTP status."""
 
     status: int
@@ -86,7 +86,7 @@ class Site:
             AUDIT: lambda: cluster.audit_page(rates),
         }
 
-    def answer(self, path: str) -> Answer:
+    def answer(self, path: str) -> PageAnswer:
         """Return the page of an address without its query, or a page with the reason why there is none."""
         parts = [unquote(part) for part in path.strip("/").split("/")]
         make = self._fixed.get(path)
@@ -99,16 +99,16 @@ class Site:
         with self._one_at_a_time:
             return self._answered(make, path)
 
-    def _answered(self, make: Callable[[], str], current: str) -> Answer:
+    def _answered(self, make: Callable[[], str], current: str) -> PageAnswer:
         try:
-            return Answer(200, navigated(make(), NAVIGATION, current))
+            return PageAnswer(200, navigated(make(), NAVIGATION, current))
         except _NotThereError as error:
             return self._problem(404, "There is no such deployment", str(error))
         except (InputError, SolverError) as error:
             return self._problem(502, "This page cannot be made", str(error))
 
-    def _problem(self, status: int, title: str, text: str) -> Answer:
-        return Answer(status, navigated(pages.message_page(title, text, self._made()), NAVIGATION, ""))
+    def _problem(self, status: int, title: str, text: str) -> PageAnswer:
+        return PageAnswer(status, navigated(pages.message_page(title, text, self._made()), NAVIGATION, ""))
 
     def _made(self, shown: Sequence[LLMDeployment] = ()) -> str:
         plans = [each.status.plan for each in shown]

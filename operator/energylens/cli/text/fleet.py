@@ -24,7 +24,7 @@ HOURS_PER_DAY = 24
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenMember:
     """One deployment's part of the plan."""
 
     deployment: FleetMember
@@ -63,17 +63,17 @@ class Chosen:
         return describe.candidate(self.deployment.solution.rows, self.row)
 
 
-def chosen(found: FleetResult) -> list[Chosen]:
+def chosen(found: FleetResult) -> list[ChosenMember]:
     """Return the parts of the plan by name; empty without one."""
     plan = found.plan
     if plan is None:
         return []
-    parts = (Chosen(d, plan.rows[d.name], plan.relaxed.get(d.name, ())) for d in found.deployments)
+    parts = (ChosenMember(d, plan.rows[d.name], plan.relaxed.get(d.name, ())) for d in found.deployments)
     return sorted(parts, key=lambda part: part.deployment.name)
 
 
 @dataclass(frozen=True)
-class Energy:
+class FleetEnergy:
     """The energy of some parts of the plan: of steady loads by the day, and of jobs once."""
 
     steady_watts: float
@@ -82,7 +82,7 @@ class Energy:
     jobs: int
 
     @classmethod
-    def of(cls, parts: Iterable[Chosen]) -> Self:
+    def of(cls, parts: Iterable[ChosenMember]) -> Self:
         """Return the energy of some parts."""
         jobs, watts, gpus, watt_hours = 0, 0.0, 0, 0.0
         for part in parts:
@@ -101,9 +101,9 @@ class Energy:
         return [*(per_day if self.steady_gpus else []), *(jobs if self.jobs else [])]
 
 
-def fleet_cost_lines(rates: Rates, parts: Sequence[Chosen], label: str = "cost") -> list[str]:
+def fleet_cost_lines(rates: Rates, parts: Sequence[ChosenMember], label: str = "cost") -> list[str]:
     """Return the cost of a month of the steady loads, and of the jobs; no lines without prices."""
-    found = Energy.of(parts)
+    found = FleetEnergy.of(parts)
     if not rates.is_stated:
         return []
     steady = cost_lines(rates, found.steady_watts, found.steady_gpus, label=label) if found.steady_gpus else []
@@ -111,15 +111,15 @@ def fleet_cost_lines(rates: Rates, parts: Sequence[Chosen], label: str = "cost")
     return [*steady, *(line for lines in jobs for line in lines)]
 
 
-def teams(parts: list[Chosen]) -> dict[str, list[Chosen]]:
+def teams(parts: list[ChosenMember]) -> dict[str, list[ChosenMember]]:
     """Return the parts by namespace, the one that draws most first."""
-    found: dict[str, list[Chosen]] = {}
+    found: dict[str, list[ChosenMember]] = {}
     for part in parts:
         found.setdefault(part.team, []).append(part)
     return dict(sorted(found.items(), key=lambda item: (-sum(p.watts for p in item[1]), item[0])))
 
 
-def gpus_used(parts: list[Chosen]) -> Mapping[str, int]:
+def gpus_used(parts: list[ChosenMember]) -> Mapping[str, int]:
     """Return the GPUs that the plan takes of each product."""
     used: Counter[str] = Counter()
     for part in parts:
@@ -158,7 +158,7 @@ def headline(found: FleetResult) -> str:
     parts = chosen(found)
     watts, gpus = found.plan.power_watts, sum(part.gpus for part in parts)
     loose = f"only with {len(found.plan.relaxed)} of them relaxed: " if found.missing is not None else ""
-    energy = [" ".join(amount) for amount in Energy.of(parts).amounts]
+    energy = [" ".join(amount) for amount in FleetEnergy.of(parts).amounts]
     return ", ".join([f"{start}: {loose}{watts:.0f} W on {counted(gpus, 'GPU')}", *energy])
 
 
@@ -204,19 +204,19 @@ def price_rows(found: FleetResult) -> list[tuple[str, ...]]:
     return [header, *rows]
 
 
-def _team_rows(plan: FleetPlan, parts: list[Chosen], rates: Rates) -> list[tuple[str, ...]]:
+def _team_rows(plan: FleetPlan, parts: list[ChosenMember], rates: Rates) -> list[tuple[str, ...]]:
     heads = month_heads(rates)
     rows: list[tuple[str, ...]] = [("TEAM", "DEPLOYMENTS", "GPUS", "WATTS", "SHARE", *heads)]
     for team, mine in teams(parts).items():
         watts = sum(part.watts for part in mine)
         share = f"{100 * watts / plan.power_watts:.0f} %"
         gpus = str(sum(part.gpus for part in mine))
-        costs = month_cells(rates, Energy.of(mine).steady_watts)
+        costs = month_cells(rates, FleetEnergy.of(mine).steady_watts)
         rows.append((team, str(len(mine)), gpus, f"{watts:.0f}", share, *costs))
     return rows
 
 
-def _deployment_rows(parts: list[Chosen]) -> list[tuple[str, ...]]:
+def _deployment_rows(parts: list[ChosenMember]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [
         ("DEPLOYMENT", "PLAN", "GPUS", "WATTS", "J/TOKEN", "TTFT MS", "ITL MS", "TPOT MS", "E2E MS")
     ]
@@ -227,7 +227,7 @@ def _deployment_rows(parts: list[Chosen]) -> list[tuple[str, ...]]:
     return rows
 
 
-def latency_cells(part: Chosen) -> tuple[str, ...]:
+def latency_cells(part: ChosenMember) -> tuple[str, ...]:
     """Return TTFT, ITL, TPOT and E2E as cells; ``-`` where nobody waits, as for the single requests of a job."""
     found, i, waits = part.deployment.solution.rows, part.row, part.job is None
     return tuple(
@@ -256,7 +256,7 @@ def _limit_rows(found: FleetResult) -> list[tuple[str, ...]]:
 def as_object(found: FleetResult, rates: Rates = NO_RATES) -> dict[str, Any]:
     """Return everything for programs."""
     parts, missing = chosen(found), found.missing
-    energy = Energy.of(parts)
+    energy = FleetEnergy.of(parts)
     whole: dict[str, Any] = {"feasible": found.holds}
     if found.plan is not None:
         whole |= {
@@ -322,7 +322,7 @@ def _limit_object(found: FleetResult, name: str, watts: float) -> dict[str, Any]
     )
 
 
-def _part_object(part: Chosen, rates: Rates) -> dict[str, Any]:
+def _part_object(part: ChosenMember, rates: Rates) -> dict[str, Any]:
     namespace, _, name = part.deployment.name.partition("/")
     rows = part.deployment.solution.rows
     joules, job = float(rows.joules_per_output_token[part.row]), part.job

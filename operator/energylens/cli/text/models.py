@@ -68,14 +68,14 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Unread:
+class UnreadFile:
     """A file that is not JSON, or cannot be read."""
 
     file: str
     reason: str
 
 
-Row = Counted | Refused | Unread
+Row = Counted | Refused | UnreadFile
 
 
 def as_text(rows: Sequence[Row], width: int) -> str:
@@ -84,7 +84,7 @@ def as_text(rows: Sequence[Row], width: int) -> str:
     lines: list[str] = []
     if counted:
         lines += _table([_HEADING, *(_cells(row) for row in counted)], width)
-    for title, kind in (("Refused:", Refused), ("Not read:", Unread)):
+    for title, kind in (("Refused:", Refused), ("Not read:", UnreadFile)):
         some = [row for row in rows if isinstance(row, kind)]
         if some:
             lines += ["", title, *(line for row in some for line in _reason(row.file, row.reason, width))]
@@ -189,14 +189,14 @@ def _numbers(rows: Sequence[Row]) -> dict[str, int]:
         "off": off,
         "nothingPublished": nothing,
         "refused": sum(isinstance(row, Refused) for row in rows),
-        "notRead": sum(isinstance(row, Unread) for row in rows),
+        "notRead": sum(isinstance(row, UnreadFile) for row in rows),
     }
 
 
 def _entry(row: Row) -> dict[str, Any]:
     if isinstance(row, Refused):
         return {"file": row.file, "model": row.model, "refused": row.reason}
-    if isinstance(row, Unread):
+    if isinstance(row, UnreadFile):
         return {"file": row.file, "notRead": row.reason}
     entry: dict[str, Any] = {
         "file": row.file,

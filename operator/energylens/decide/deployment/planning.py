@@ -14,7 +14,7 @@ from energylens.decide.deployment.following import at_load
 from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.load import FollowedLoad
 from energylens.decide.deployment.observation import PlanChoice
-from energylens.decide.deployment.policies import Question, choose, return_to_last_good
+from energylens.decide.deployment.policies import PolicyInput, choose, return_to_last_good
 from energylens.decide.deployment.scheduled import Weeks, scheduled
 from energylens.decide.deployment.served import ModelProblemError, model_of, predictor_of
 from energylens.decide.deployment.verifying import verified
@@ -177,7 +177,7 @@ def _planned(case: Case, current: PlanStatus | None, *, stands: bool) -> PlanCho
             current, case.model, True, Reason.PLANNED, in_words(current), table=_table(result, current)
         )
     else:
-        planning = choose(Question(case, load, result))
+        planning = choose(PolicyInput(case, load, result))
         if planning.plan is not None and planning.good:
             # The hours in the status belong to other inputs, or the plan in the status was edited.
             unpriced = planning.plan.model_copy(update={"fewer_replicas": ()})

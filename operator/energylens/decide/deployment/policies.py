@@ -21,7 +21,7 @@ from energylens.predictor.model.parameters import weight_bytes
 
 
 @dataclass(frozen=True)
-class Question:
+class PolicyInput:
     """The best plan for a load, and the current plan."""
 
     case: Case
@@ -61,11 +61,11 @@ class Question:
         )
 
 
-Policy = Callable[[Question], PlanChoice | None]
+Policy = Callable[[PolicyInput], PlanChoice | None]
 """Returns the plan to follow with reason and message, or None to leave the decision to later policies."""
 
 
-def choose(question: Question) -> PlanChoice:
+def choose(question: PolicyInput) -> PlanChoice:
     """Return the plan to follow by the first applicable policy."""
     for policy in POLICIES:
         found = policy(question)
@@ -74,7 +74,7 @@ def choose(question: Question) -> PlanChoice:
     raise AssertionError("the last policy answers every question")
 
 
-def take_replicas(question: Question) -> PlanChoice | None:
+def take_replicas(question: PolicyInput) -> PlanChoice | None:
     """If a budget sheds and no plan of less power sustains the full load, the running plan gets fewer replicas."""
     case, current = question.case, question.current
     allowance = case.inputs.allowance
@@ -93,7 +93,7 @@ def take_replicas(question: Question) -> PlanChoice | None:
     return PlanChoice(plan, case.model, True, Reason.SHED, text, adopted=fewer is not None, decision="Shed")
 
 
-def stay_at_the_floor(question: Question) -> PlanChoice | None:
+def stay_at_the_floor(question: PolicyInput) -> PlanChoice | None:
     """If a budget sheds and leaves only plans with fewer replicas than the spec allows, the running plan stays."""
     if question.current is None or not question.obstacle or isinstance(question.result, Infeasible):
         return None
@@ -101,7 +101,7 @@ def stay_at_the_floor(question: Question) -> PlanChoice | None:
     return PlanChoice(question.current, question.case.model, True, reason, question.obstacle, decision="AtTheFloor")
 
 
-def follow_none(question: Question) -> PlanChoice | None:
+def follow_none(question: PolicyInput) -> PlanChoice | None:
     """If no plan meets the spec, the running plan stays, and the condition has the reason."""
     result = question.result
     if isinstance(result, Feasible):
@@ -111,7 +111,7 @@ def follow_none(question: Question) -> PlanChoice | None:
     return PlanChoice(question.before, question.case.model, False, reason, message, decision="Infeasible")
 
 
-def give_back(question: Question) -> PlanChoice | None:
+def give_back(question: PolicyInput) -> PlanChoice | None:
     """If a budget no longer sheds replicas, the best plan is adopted whatever its saving."""
     current, result = question.current, question.result
     if current is None or current.shed_by is None or isinstance(result, Infeasible):
@@ -120,7 +120,7 @@ def give_back(question: Question) -> PlanChoice | None:
     return _adopted(question, result.plan, "ShedEnded", text, result)
 
 
-def adopt_what_pays(question: Question) -> PlanChoice | None:
+def adopt_what_pays(question: PolicyInput) -> PlanChoice | None:
     """The best plan is adopted if the running plan no longer meets the spec, or if its saving repays the switch."""
     case, asked, current, result = question.case, question.asked, question.current, question.result
     if isinstance(result, Infeasible):
@@ -155,7 +155,7 @@ POLICIES: tuple[Policy, ...] = (take_replicas, stay_at_the_floor, follow_none, g
 """Policies in the order of their evaluation."""
 
 
-def _adopted(question: Question, plan: PlanStatus, decision: str, weighed: str, result: Feasible) -> PlanChoice:
+def _adopted(question: PolicyInput, plan: PlanStatus, decision: str, weighed: str, result: Feasible) -> PlanChoice:
     return PlanChoice(
         plan,
         question.case.model,

@@ -27,7 +27,7 @@ MOST_START_SECONDS = 3600
 
 
 @dataclass(frozen=True)
-class Followed:
+class CurrentEntry:
     """The entry of a schedule that applies now."""
 
     entry: ScheduledReplicas
@@ -78,10 +78,10 @@ def timetable_of(deployment: LLMDeployment, schedule: ScheduleStatus) -> Timetab
     return Timetable(load, schedule.hours, timedelta(seconds=schedule.start_seconds))
 
 
-def followed(timetable: Timetable, schedule: ScheduleStatus, now: datetime) -> Followed:
+def followed(timetable: Timetable, schedule: ScheduleStatus, now: datetime) -> CurrentEntry:
     """Return the entry that applies now."""
     index = timetable.entry_at(now)
-    return Followed(timetable.entries[index], _digest([_document(schedule), index]))
+    return CurrentEntry(timetable.entries[index], _digest([_document(schedule), index]))
 
 
 def peak_watts(schedule: ScheduleStatus) -> int:

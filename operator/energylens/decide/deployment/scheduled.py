@@ -282,7 +282,7 @@ def _mean(week: WeekPlan) -> PlanStatus:
     return week.plan.model_copy(update={"predicted": predicted, "gpus": math.ceil(mean_gpus)})
 
 
-def _target(case: Case, week: _Week, target: weekly.Followed) -> Target:
+def _target(case: Case, week: _Week, target: weekly.CurrentEntry) -> Target:
     entry = target.entry
     return Target(
         at_rate(case.inputs.deployment, entry.requests_per_second),

@@ -35,7 +35,7 @@ class BrokenObjective:
 
 
 @dataclass(frozen=True)
-class Point:
+class FrontierPoint:
     """One way to serve a member: a point of the member's frontier."""
 
     product: str
@@ -62,7 +62,7 @@ class JointMember:
     """A deployment of which exactly one point is chosen."""
 
     name: str
-    points: tuple[Point, ...]
+    points: tuple[FrontierPoint, ...]
     nodes: frozenset[str] | None = None
     """Names of the nodes that the member's pods may use; None for all."""
 
@@ -209,7 +209,7 @@ def _check(problem: JointProblem) -> None:
                 )
 
 
-def _counts(limit: PowerLimit, point: Point) -> bool:
+def _counts(limit: PowerLimit, point: FrontierPoint) -> bool:
     return limit.products is None or point.product in limit.products
 
 
@@ -229,7 +229,7 @@ def _solve(problem: JointProblem, relax: _Relax, most_relaxed: int | None = None
     program = Program()
     columns: list[tuple[JointMember, int]] = []
     demands: dict[tuple[str, frozenset[str] | None, int], Demand] = {}
-    of_member: dict[str, list[tuple[int, Point]]] = {}
+    of_member: dict[str, list[tuple[int, FrontierPoint]]] = {}
     for member in problem.members:
         usable = [i for i, point in enumerate(member.points) if relax == "Objectives" or not point.broken]
         if not usable:
@@ -269,7 +269,7 @@ def _solve(problem: JointProblem, relax: _Relax, most_relaxed: int | None = None
     )
 
 
-def _cost(point: Point, relax: _Relax, most_relaxed: int | None) -> float:
+def _cost(point: FrontierPoint, relax: _Relax, most_relaxed: int | None) -> float:
     if relax == "Nothing" or most_relaxed is not None:
         return point.energy_watts
     return float(bool(point.broken)) if relax == "Objectives" else 0.0

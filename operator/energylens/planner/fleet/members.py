@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from energylens.api.quantity import parse_quantity
-from energylens.planner.fleet.joint import BrokenObjective, JointMember, Point
+from energylens.planner.fleet.joint import BrokenObjective, FrontierPoint, JointMember
 from energylens.planner.search.constraints import Constraint, feasible
 from energylens.planner.search.frontier import pareto
 from energylens.planner.search.identity import inputs_hash
@@ -34,11 +34,13 @@ class FleetMember:
     has, so that its energy is a mean power beside the others'."""
     one_node: bool = False
     """Whether replicas over several nodes cannot run, as without LeaderWorkerSet."""
-    _points: dict[tuple[bytes, bool], list[tuple[Point, int]]] = field(default_factory=dict, repr=False, compare=False)
+    _points: dict[tuple[bytes, bool], list[tuple[FrontierPoint, int]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
     """Points by mask and ``broken``, since every program needs those that meet all objectives. Equal deployments share
     them."""
 
-    def points(self, mask: BoolArray, broken: bool) -> list[tuple[Point, int]]:
+    def points(self, mask: BoolArray, broken: bool) -> list[tuple[FrontierPoint, int]]:
         """Return the potentially best candidates of a mask, shape (n,), as points, and the index of each.
 
         Args:
@@ -135,7 +137,7 @@ def _evaluated(name: str, problem: Problem, one_node: bool) -> FleetMember:
 
 def member_of(deployment: FleetMember, strict: BoolArray, loose: BoolArray | None) -> tuple[JointMember, list[int]]:
     """Return a deployment as a member of the joint problem, and the candidate of each point."""
-    found: list[tuple[Point, int]] = []
+    found: list[tuple[FrontierPoint, int]] = []
     for mask, broken in ((strict, False), (loose, True)):
         if mask is not None:
             found += deployment.points(mask, broken)
@@ -143,7 +145,7 @@ def member_of(deployment: FleetMember, strict: BoolArray, loose: BoolArray | Non
     return JointMember(deployment.name, tuple(point for point, _ in found), nodes), [row for _, row in found]
 
 
-def _points(deployment: FleetMember, mask: BoolArray, broken: bool) -> Iterator[tuple[Point, int]]:
+def _points(deployment: FleetMember, mask: BoolArray, broken: bool) -> Iterator[tuple[FrontierPoint, int]]:
     """Yield the potentially best candidates: among candidates on the same pods, the frontier of energy and power.
 
     A candidate with more pods of the same size is left out if one with fewer pods needs no more energy or power.
@@ -162,7 +164,7 @@ def _points(deployment: FleetMember, mask: BoolArray, broken: bool) -> Iterator[
         costs = np.column_stack([rounded(energy[mine]), rounded(power[mine]), pods[mine].astype(np.float64)])
         for at in mine[pareto(costs, _EXACT)]:
             i = int(index[at])
-            point = Point(
+            point = FrontierPoint(
                 product=rows.products[int(rows.product[i])],
                 gpus_per_pod=int(sizes[at]),
                 pods=int(pods[at]),

@@ -16,7 +16,7 @@ HOURS = 168
 
 
 @dataclass(frozen=True)
-class Span:
+class RateSpan:
     """Consecutive hours of a week with one rate; the last span of a week may reach into the next week."""
 
     start: int
@@ -68,15 +68,15 @@ class WeekLoad:
         return cls(ZoneInfo(profile.time_zone), tuple(rates))
 
     @cached_property
-    def spans(self) -> tuple[Span, ...]:
+    def spans(self) -> tuple[RateSpan, ...]:
         """The hours in spans of equal rates, by their first hour; of a constant load one span."""
         values = [parse_quantity(rate) for rate in self.rates]
         starts = [hour for hour in range(HOURS) if values[hour] != values[hour - 1]] or [0]
         ends = [*starts[1:], starts[0] + HOURS]
-        return tuple(Span(start, end - start, self.rates[start]) for start, end in zip(starts, ends, strict=True))
+        return tuple(RateSpan(start, end - start, self.rates[start]) for start, end in zip(starts, ends, strict=True))
 
     @property
-    def peak(self) -> Span:
+    def peak(self) -> RateSpan:
         """The first span of the highest rate."""
         return max(self.spans, key=lambda span: parse_quantity(span.requests_per_second))
 

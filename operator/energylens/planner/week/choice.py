@@ -24,7 +24,7 @@ _SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenLayout:
     """The best week of one layout."""
 
     text: str
@@ -40,7 +40,7 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Constant:
+class ConstantPlan:
     """The best plan with a constant number of replicas."""
 
     text: str
@@ -165,7 +165,7 @@ def layout_keys(rows: Candidates) -> FloatArray:
     return np.column_stack(columns).astype(np.float64)
 
 
-def choose(week: Week, product: str | None = None) -> Chosen | None:
+def choose(week: Week, product: str | None = None) -> ChosenLayout | None:
     """Return the best layout and its replicas; None if no layout sustains every span.
 
     Layouts are compared by a lower bound of their cost, and then exactly, in ascending order of the bound, until no
@@ -229,21 +229,23 @@ def _roomier(week: Week, index: IntArray, values: FloatArray, best: int) -> int:
     return int(found[np.argmax(batches[found])] if not enough.size else enough[np.argmin(batches[enough])])
 
 
-def _chosen(week: Week, group: IntArray) -> Chosen:
+def _chosen(week: Week, group: IntArray) -> ChosenLayout:
     cycle = week.cycle(group)
     path = cycle.path()
     rows, starts = group[path], cycle.starts(path)
     watts = week.watts[week.rate_of, rows]
     joules = week.joules(watts) + starts * week.start(int(group[0])).joules
     most = int(rows[np.argmax(week.rows.replicas[rows])])
-    return Chosen(describe.candidate(week.rows, most), tuple(map(int, rows)), tuple(map(float, watts)), joules, starts)
+    return ChosenLayout(
+        describe.candidate(week.rows, most), tuple(map(int, rows)), tuple(map(float, watts)), joules, starts
+    )
 
 
-def best_constant(week: Week) -> Constant | None:
+def best_constant(week: Week) -> ConstantPlan | None:
     """Return the plan of one layout and a constant number of replicas with the least cost over the week."""
     costs = week.rate_seconds @ week.costs
     if not np.isfinite(costs).any():
         return None
     row = int(np.argmin(costs))
     watts = week.watts[week.rate_of, row]
-    return Constant(describe.candidate(week.rows, row), week.joules(watts), tuple(map(float, watts)))
+    return ConstantPlan(describe.candidate(week.rows, row), week.joules(watts), tuple(map(float, watts)))

@@ -29,9 +29,9 @@ from energylens.planner.search.problem import Problem, Solution, clipped, evalua
 from energylens.planner.search.replica import ReplicaPredictor
 from energylens.planner.search.space import ProductSpace
 from energylens.planner.search.starts import Start, start_of
-from energylens.planner.search.week_load import Span, WeekLoad, at_rate
+from energylens.planner.search.week_load import RateSpan, WeekLoad, at_rate
 from energylens.planner.types import Change, ClusterSnapshot, Feasible, Infeasible, PowerAllowance, Relaxation
-from energylens.planner.week.choice import Chosen, Constant, Week, best_constant, choose, layout_keys
+from energylens.planner.week.choice import ChosenLayout, ConstantPlan, Week, best_constant, choose, layout_keys
 from energylens.planner.week.rates import figures_by_rate
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.parameters import weight_bytes
@@ -61,9 +61,9 @@ class WeekPlan:
     """Number of starts in a week."""
     joules: float
     """Energy of a week, starts included, J."""
-    constant: Constant | None
+    constant: ConstantPlan | None
     """The best plan with a constant number of replicas; None if none sustains every hour."""
-    others: tuple[Chosen, ...]
+    others: tuple[ChosenLayout, ...]
     """The best week of every other GPU product, the lowest energy first."""
     peak: Feasible
     """The planning result for the highest rate alone."""
@@ -122,7 +122,7 @@ class WeekProblem:
         """Bounds of the replicas, and the measurements of a start."""
         return self.deployment.spec.scaling or Scaling()
 
-    def solved(self, span: Span) -> tuple[Feasible | Infeasible, Solution | None]:
+    def solved(self, span: RateSpan) -> tuple[Feasible | Infeasible, Solution | None]:
         """Return the plan for the rate of one span alone, and all candidates; None where none were evaluated."""
         return plan_and_solution(
             at_rate(self.deployment, span.requests_per_second),
@@ -134,7 +134,7 @@ class WeekProblem:
             corrections=self.corrections,
         )
 
-    def answer(self, span: Span) -> Feasible | Infeasible:
+    def answer(self, span: RateSpan) -> Feasible | Infeasible:
         """Return the plan for the rate of one span alone."""
         return self.solved(span)[0]
 
@@ -176,7 +176,7 @@ def plan_week(asked: WeekProblem) -> WeekPlan | Infeasible:
     return _week_plan(week, chosen, problem, at_peak, peak)
 
 
-def _week_plan(week: Week, chosen: Chosen, problem: Problem, at_peak: Solution, peak: Feasible) -> WeekPlan:
+def _week_plan(week: Week, chosen: ChosenLayout, problem: Problem, at_peak: Solution, peak: Feasible) -> WeekPlan:
     load = week.load
     most = max(chosen.rows, key=lambda row: int(week.rows.replicas[row]))
     status = plan_status(problem, replace(at_peak, chosen=most), most)
@@ -242,7 +242,7 @@ def _able(problem: Problem, solution: Solution) -> list[ProductSpace]:
     return found
 
 
-def _at(span: Span, refused: Infeasible) -> Infeasible:
+def _at(span: RateSpan, refused: Infeasible) -> Infeasible:
     """Return why one rate has no plan, as an answer for the profile."""
 
     def renamed(change: Change | None) -> Change | None:

@@ -14,7 +14,7 @@ from energylens.predictor.types import BoolArray, FloatArray
 
 
 @dataclass(frozen=True)
-class Beside:
+class NearbySteps:
     """Steps of n replicas near their operating point, which show how steps grow with running sequences."""
 
     mixture: StepMixture
@@ -46,7 +46,7 @@ class OperatingPoint:
     """Requests in flight without a place; None under an arrival rate."""
     most: FloatArray | None = None
     """Requests per second with all places taken, shape (n,); None for a fixed number of requests in flight."""
-    beside: Beside | None = None
+    beside: NearbySteps | None = None
     """Steps at other numbers of running sequences; only under an arrival rate."""
 
     @cached_property

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from energylens.predictor.load.step_work import Group, Kind, kinds_of_work, log_normal
+from energylens.predictor.load.step_work import Group, StepKind, kinds_of_work, log_normal
 from energylens.predictor.types import FloatArray
 
 ROUNDS = 5
@@ -64,7 +64,7 @@ class StepLaw:
     """Share of steps that compute prompts."""
     ends: FloatArray
     """Share of those steps that are not filled with prompts."""
-    kinds: tuple[Kind, ...]
+    kinds: tuple[StepKind, ...]
     """Seconds of prompts that arrive in a step with arrivals."""
     longer: FloatArray
     """Probability that those prompts need more than one step."""
@@ -113,7 +113,7 @@ class _Chunks:
     """Mean of the square of arrivals that fit into one step."""
 
     @classmethod
-    def of(cls, kinds: Sequence[Kind], room: FloatArray) -> _Chunks:
+    def of(cls, kinds: Sequence[StepKind], room: FloatArray) -> _Chunks:
         log_room = np.log(room)
         longer, beyond, within = (np.zeros_like(log_room + kinds[0].log) for _ in range(3))
         for kind in kinds:
@@ -125,7 +125,7 @@ class _Chunks:
         return cls(longer, beyond, within)
 
 
-def _cube_within(kinds: Sequence[Kind], room: FloatArray) -> FloatArray:
+def _cube_within(kinds: Sequence[StepKind], room: FloatArray) -> FloatArray:
     """Return the mean of the cube of arrivals that fit into one step."""
     cubes = (
         kind.weight
@@ -207,17 +207,17 @@ def _kinds(
     square: FloatArray,
     arrives: FloatArray,
     none: Callable[[FloatArray], FloatArray],
-) -> list[Kind]:
+) -> list[StepKind]:
     rate, p, clump = arriving.rate, terms.prompt, arriving.clump
     if len(arriving.groups) > 1:
         varies = square / mean**2 - 1.0 + (clump - 1.0) / np.maximum(rate * mean, 1e-12)
         return kinds_of_work(arriving.groups, rate, p, mean, varies, none)
     work = np.minimum(rate * p, MOST_PREFILL) * mean / np.maximum(arrives, 1e-12)
     work_square = p * p * (rate * (clump + arriving.variance) * mean + rate**2 * square) / np.maximum(arrives, 1e-12)
-    return [Kind(np.ones_like(work), *log_normal(work, work_square), 0)]
+    return [StepKind(np.ones_like(work), *log_normal(work, work_square), 0)]
 
 
-def _met(kinds: Sequence[Kind], terms: StepTerms, mixed: FloatArray) -> tuple[Met, ...]:
+def _met(kinds: Sequence[StepKind], terms: StepTerms, mixed: FloatArray) -> tuple[Met, ...]:
     """Return steps by the longest group of prompts that they compute."""
     start, room = terms.decode + terms.once, terms.room
     number = 1 + max(kind.group for kind in kinds)

@@ -36,7 +36,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Kind:
+class StepKind:
     """Steps in which prompts of one kind arrive; arrays of one shape, seconds of prompts."""
 
     weight: FloatArray
@@ -80,7 +80,7 @@ def kinds_of_work(
     mean: FloatArray,
     variation: FloatArray,
     none: Callable[[FloatArray], FloatArray],
-) -> list[Kind]:
+) -> list[StepKind]:
     """Return the kinds of steps that arise from prompts of several groups.
 
     The time in which prompts arrive is gamma distributed, which gives its distribution conditional on the prompts that
@@ -97,7 +97,7 @@ def kinds_of_work(
     shape = 1.0 / np.maximum(variation, 1e-6)
     pace = shape / mean
     any_arrives = np.maximum(1.0 - none(rate), 1e-12)
-    kinds: list[Kind] = []
+    kinds: list[StepKind] = []
     longer, free = np.zeros_like(rate), np.ones_like(mean)
     for index, group in enumerate(groups[:-1]):
         own = rate * group.share
@@ -120,7 +120,7 @@ def kinds_of_work(
                 variance = variance + each**2 * (arriving * (1.0 + other.variance))
             beside = first - number * group.length * prompt
             variance = variance + beside**2 / (shape + number)
-            kinds.append(Kind(weight * share / any_arrives, *log_normal(first, first**2 + variance), index))
+            kinds.append(StepKind(weight * share / any_arrives, *log_normal(first, first**2 + variance), index))
         longer, free = longer + own, still
     group, own = groups[-1], rate * groups[-1].share
     weight = np.maximum(free - none(longer + own), 1e-15)
@@ -128,5 +128,5 @@ def kinds_of_work(
     each = group.length * prompt
     first = np.maximum(own * time * free / weight, 1.0) * each
     square = each**2 * (own * time * (1.0 + group.variance) + own**2 * time**2 * (1.0 + 1.0 / shape)) * free / weight
-    kinds.append(Kind(weight / any_arrives, *log_normal(first, np.maximum(square, first**2)), len(groups) - 1))
+    kinds.append(StepKind(weight / any_arrives, *log_normal(first, np.maximum(square, first**2)), len(groups) - 1))
     return kinds

@@ -24,7 +24,7 @@ from energylens.cli.main import cli
 from energylens.cli.site.clusters import FileCluster
 from energylens.cli.site.pages import Budget
 from energylens.cli.site.server import SiteServer
-from energylens.cli.site.site import NAVIGATION, Answer, Site
+from energylens.cli.site.site import NAVIGATION, PageAnswer, Site
 from energylens.decide.preview import World
 
 
@@ -116,7 +116,7 @@ def links(html: str) -> set[str]:
 
 
 def test_every_link_leads_to_a_page(site: Site) -> None:
-    seen: dict[str, Answer] = {}
+    seen: dict[str, PageAnswer] = {}
     waiting = {"/"}
     while waiting:
         path = waiting.pop()

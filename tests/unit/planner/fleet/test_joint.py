@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from energylens.planner.fleet.joint import (
     BrokenObjective,
+    FrontierPoint,
     JointInfeasible,
     JointMember,
     JointPlan,
     JointProblem,
-    Point,
     PowerLimit,
     limit_costs,
     solve_joint,
@@ -28,8 +28,8 @@ SLOW = (BrokenObjective("spec.slo.itlMilliseconds", "20", "35"),)
 
 def point(
     watts: float, *, gpus: int = 1, pods: int = 1, product: str = H100, energy: float | None = None, slow: bool = False
-) -> Point:
-    return Point(product, gpus, pods, watts, watts if energy is None else energy, SLOW if slow else ())
+) -> FrontierPoint:
+    return FrontierPoint(product, gpus, pods, watts, watts if energy is None else energy, SLOW if slow else ())
 
 
 def nodes(*gpus: int, product: str = H100) -> tuple[Node, ...]:
@@ -53,7 +53,7 @@ def failed(problem: JointProblem) -> JointInfeasible:
 
 
 points = st.builds(
-    lambda product, gpus, pods, watts, energy, slow: Point(
+    lambda product, gpus, pods, watts, energy, slow: FrontierPoint(
         product, gpus, pods, float(watts), float(energy), SLOW if slow else ()
     ),
     st.sampled_from((H100, L40S)),
