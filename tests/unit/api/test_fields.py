@@ -24,6 +24,7 @@ READ = {
         "api/llmdeployment/shapes.py",
         r"prefix_cache_hit_percent=self\.prefix_cache_hit_percent",
     ),
+    "JobForecastRef.key": ("decide/deployment/job_start.py", r"forecast\.key\b"),
     "Energy.min_replicas": ("decide/planned.py", r'energy\.get\("minReplicas"'),
     "Energy.priority": ("decide/planned.py", r'energy\.get\("priority"'),
     "ClusterEnergyBudgetSpec.node_selector": (

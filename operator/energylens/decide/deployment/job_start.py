@@ -57,13 +57,14 @@ def job_hours(deployment: LLMDeployment, named: NamedMap) -> JobHours | None:
     start = _start_of(deployment)
     if start is None:
         return None
-    if start.forecast_config_map_ref is not None:
-        name, key = start.forecast_config_map_ref.name, start.forecast_config_map_ref.key
-        field, column, least = "forecastConfigMapRef", "gramsPerKilowattHour", 0.0
+    forecast, tariff = start.forecast_config_map_ref, start.tariff_config_map_ref
+    if forecast is not None:
+        name, key, field = forecast.name, forecast.key, "forecastConfigMapRef"
+        column, least = "gramsPerKilowattHour", 0.0
     else:
-        assert start.tariff_config_map_ref is not None
-        name, key = start.tariff_config_map_ref.name, start.tariff_config_map_ref.key
-        field, column, least = "tariffConfigMapRef", "pricePerKilowattHour", None
+        assert tariff is not None
+        name, key, field = tariff.name, tariff.key, "tariffConfigMapRef"
+        column, least = "pricePerKilowattHour", None
     where = f"spec.workload.job.start.{field}: ConfigMap {name}"
     text, missing = named.text(where, key)
     if missing:
@@ -104,7 +105,17 @@ def planned_start(
     if before is not None and kept is not None and (kept <= now or before.inputs_hash == inputs):
         return before
     found = _chosen(timing, job.start, hours, now, kept)
-    return found.model_copy(update={"start_seconds": measured, "inputs_hash": inputs})
+    return JobStartStatus(
+        state="Waiting",
+        start_time=timestamp(found.begin),
+        end_time=timestamp(found.end),
+        latest_start_time=timestamp(found.latest),
+        saving_percent=found.saving,
+        reason=found.reason,
+        message=found.message,
+        start_seconds=measured,
+        inputs_hash=inputs,
+    )
 
 
 def followed_start(
@@ -208,28 +219,33 @@ class _Timing:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _chosen(timing: _Timing, start: JobStart, hours: JobHours, now: datetime, kept: datetime | None) -> JobStartStatus:
+@dataclass(frozen=True)
+class _Found:
+    """The start that was chosen."""
+
+    begin: datetime
+    end: datetime
+    latest: datetime
+    reason: Reason
+    message: str
+    saving: int | None
+
+
+def _chosen(timing: _Timing, start: JobStart, hours: JobHours, now: datetime, kept: datetime | None) -> _Found:
     """Return the best start; without a usable forecast the planned one, or else a start at once."""
     by, not_before = moment_of(start.complete_by), moment_of(start.not_before)
     assert by is not None
     earliest, latest = max(now, not_before or now), by - timedelta(seconds=timing.longest)
 
-    def made(begin: datetime, reason: Reason, message: str, saving: int | None = None) -> JobStartStatus:
+    def made(begin: datetime, reason: Reason, message: str, saving: int | None = None) -> _Found:
         # A start within the present second is due.
         begin = earliest if begin - earliest < timedelta(seconds=1) else begin
         end = begin + timedelta(seconds=timing.seconds)
         when = "starts at once" if begin <= now else f"starts at {_text(begin)}"
         safe = f"the last safe start is at {_text(latest)}" if latest > earliest else ""
         about = f"ends at about {_text(end)}"
-        return JobStartStatus(
-            state="Waiting",
-            start_time=timestamp(begin),
-            end_time=timestamp(end),
-            latest_start_time=timestamp(latest),
-            saving_percent=saving,
-            reason=reason,
-            message="; ".join(filter(None, (f"{when}: {message}", about, safe))),
-        )
+        text = "; ".join(filter(None, (f"{when}: {message}", about, safe)))
+        return _Found(begin, end, latest, reason, text, saving)
 
     if latest <= earliest:
         late = f"spec.workload.job.start.completeBy={start.complete_by} leaves no choice"

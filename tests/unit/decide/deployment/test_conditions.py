@@ -26,7 +26,7 @@ from tests.unit.decide.observations import (
 from tests.unit.decide.test_docs import documented
 
 from energylens.api.base import Condition
-from energylens.api.llmdeployment import FollowedPlan, VerificationStatus
+from energylens.api.llmdeployment import FollowedPlan, JobStartStatus, VerificationStatus
 from energylens.controller.failures import DEPLOYMENT_VERDICTS
 from energylens.decide.deployment.children import children
 from energylens.decide.deployment.conditions import all_conditions, keep_transition_times
@@ -90,6 +90,15 @@ def followed(verified: bool) -> dict[str, Any]:
     return {"deployment": deployment(**ASKED), "planning": planning}
 
 
+def starts(reason: str, time: str = "2026-03-01T11:00:00Z") -> dict[str, Any]:
+    """Return a job whose pods do not exist yet; at noon it is due by default."""
+    start = {"completeBy": "2026-03-02T00:00:00Z", "forecastConfigMapRef": {"name": "grid"}}
+    job = {"requests": 100, "completeWithinSeconds": 3600, "start": start}
+    planned = JobStartStatus(state="Waiting", start_time=time, reason=reason, message="because")
+    asked = deployment(workload={"inputTokens": 1, "outputTokens": 1, "job": job})
+    return {**FRESH, "deployment": asked, "job_start": planned}
+
+
 CASES = [
     # Ready
     case("Ready", "True", "PodsReady"),
@@ -116,6 +125,13 @@ CASES = [
         "False",
         "ScaledToZero",
         deployment=deployment(scaling={"mode": "External", "minReplicas": 0}, replicas=0),
+    ),
+    case("Ready", "False", "StartScheduled", **starts("BestHours", "2026-03-01T13:00:00Z")),
+    case("PlanReady", "True", "StartScheduled", **starts("BestHours", "2026-03-01T13:00:00Z")),
+    *(case("StartTimed", "True", reason, **starts(reason)) for reason in ("BestHours", "BestKnownHours")),
+    *(
+        case("StartTimed", "False", reason, **starts(reason))
+        for reason in ("NoTimeLeft", "ForecastMissing", "ForecastInvalid", "ForecastStale", "ForecastShort")
     ),
     # Progressing
     case("Progressing", "False", "Complete"),
@@ -315,7 +331,9 @@ def test_whatever_is_observed_every_condition_is_there_once_in_order() -> None:
         kinds = [condition.type for condition in all_conditions(observed, children(observed))]
         # Nothing is verified where the spec does not ask for it.
         asked = observed.deployment.spec.rollout.verify == "Measured"
-        assert kinds == [kind.value for kind in ConditionType if asked or kind is not ConditionType.PLAN_VERIFIED]
+        left_out = [] if asked else [ConditionType.PLAN_VERIFIED]
+        left_out += [] if observed.job_start is not None else [ConditionType.START_TIMED]
+        assert kinds == [kind.value for kind in ConditionType if kind not in left_out]
 
 
 def test_a_bad_spec_says_so_and_what_runs_stays_ready() -> None:
