@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -267,7 +268,7 @@ class Plugin:
         found = [mutant for path in self.paths for mutant in mutants(path)]
         if self.options.again:
             survivors = named_in(self.options.again)
-            found = [mutant for mutant in found if str(mutant) in survivors]
+            found = [mutant for mutant in found if without_line(str(mutant)) in survivors]
         total = len(found)
         if self.options.sample and self.options.sample < total:
             found = random.Random(self.options.seed).sample(found, self.options.sample)
@@ -351,9 +352,14 @@ def _count(module: types.ModuleType, called: set[str]) -> None:
 
 
 def named_in(log: Path) -> set[str]:
-    """Return the mutants that an earlier run printed: those that survived, and those without a test."""
+    """Return the mutants that an earlier run printed, without lines: those that survived, and those without a test."""
     lines = log.read_text(encoding="utf-8").splitlines()
-    return {line.partition(": ")[2] for line in lines if line.startswith(("survived: ", "no test: "))}
+    return {without_line(line.partition(": ")[2]) for line in lines if line.startswith(("survived: ", "no test: "))}
+
+
+def without_line(mutant: str) -> str:
+    """Return the text of a mutant without the number of its line, which changes with the file."""
+    return re.sub(r"\.py:\d+ ", ".py ", mutant)
 
 
 def say(text: str) -> None:

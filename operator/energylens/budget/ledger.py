@@ -79,7 +79,7 @@ def account(
     if measured is not None:
         end = _whole(min(measured.end, now))
         start = max(measured.start, entry.until)
-        if end > start and measured.end > measured.start:
+        if end > start:
             entry = _predict(entry, start, predicted_watts, forecast)
             share = (end - entry.until) / (measured.end - measured.start)
             return _count(entry, end, measured.joules * share, forecast, is_measured=True)

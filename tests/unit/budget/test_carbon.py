@@ -130,3 +130,8 @@ def test_points_without_an_hour_between_them_are_no_forecast() -> None:
         hourly([])
     with pytest.raises(ForecastError, match=r"^has no value from 2026-11-25T01:00Z to 2026-11-25T03:00Z$"):
         hourly([(START, 1.0), (START + 3 * HOUR, 1.0)])
+
+
+@pytest.mark.parametrize("time", ["0002-01-01T00:00:00Z", "9998-12-31T23:00:00Z"])
+def test_the_first_and_the_last_year_are_allowed(time: str) -> None:
+    assert parse_forecast(f"time,gramsPerKilowattHour\n{time},1\n").times == (datetime.fromisoformat(time),)

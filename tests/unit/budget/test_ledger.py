@@ -232,3 +232,7 @@ def test_the_account_of_the_gone_is_never_folded_with_those_of_members() -> None
 def test_accounts_that_are_folded_again_count_from_the_latest_of_their_watermarks() -> None:
     found, since = read_back([Entry(FOLDED, "", "", at(90)), Entry(SMALLER, "", "", at(30))])
     assert (found[FOLDED].until, since) == (at(90), at(30))
+
+
+def test_a_span_within_one_second_waits_for_the_next_check() -> None:
+    assert account(entry(), at(10.7), measured(10.0, 10.7), 400, None) == entry()
