@@ -1,8 +1,8 @@
 """Run lanes of commands side by side; every line of output says which lane wrote it.
 
 A lane runs its commands one after another, the later ones also when an earlier one fails. At the end each command is
-listed with its exit code and time, and of each that failed the end of its output is repeated. The exit code is 1 when
-any command failed.
+listed with its exit code and time. Of each that failed the end of its output is repeated, of each that passed the last
+line, where test runners count. The exit code is 1 when any command failed.
 
     python tools/side_by_side.py --lane checks 'make lint' 'pytest tests/unit' --lane slow 'pytest tests/controlplane'
 """
@@ -110,6 +110,10 @@ class Lanes:
         for name, command in everything:
             if command.code:
                 self._output.write(f"\nThe end of the output of {name}: {command.line}\n{''.join(command.tail)}")
+        for _, command in everything:
+            if command.code == 0 and command.tail:
+                # Without the lane in front: who counts the tests of a log looks for such a line alone.
+                self._output.write(f"\n{command.tail[-1].rstrip()}\n")
         self._output.write("\n")
         for name, command in everything:
             end = "not run" if command.code is None else f"exit code {command.code}" if command.code else "passed"

@@ -57,6 +57,12 @@ def test_the_end_of_the_output_of_a_failure_is_repeated() -> None:
     assert lines[start + 1 : start + 1 + REPEATED_LINES] == [str(number) for number in range(5, many)]
 
 
+def test_the_last_line_of_each_that_passed_is_repeated_alone() -> None:
+    _, lines = run(("checks", [python("print('first'); print('7 passed in 2s')")]), ("cluster", [python("pass")]))
+    assert lines.count("7 passed in 2s") == 1
+    assert "first" not in lines
+
+
 def test_a_program_that_is_not_there_fails_by_name() -> None:
     code, lines = run(("checks", ["no-such-program --now", python("print('later')")]))
     assert code == 1
