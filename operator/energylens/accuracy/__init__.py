@@ -1,1 +1,1 @@
-"""How far predictions are from measured runs, and what their errors cost when plans are chosen by them."""
+"""Errors of predictions against measured runs, and the cost of these errors in chosen plans."""

@@ -1,7 +1,7 @@
-"""What plans chosen by predictions would have done in measurement: bounds broken, energy lost, energy saved.
+"""Measured outcome of plans that are chosen by predictions: broken bounds, lost energy, saved energy.
 
-A *choice set* contains everything that could be run for one (model, GPU type, task): every measured layout and batch
-size. For each bound on the median ITL (the time per output token if runs have no ITL), the pick is the planner's choice
+A *choice set* contains every measured layout and batch size of one (model, GPU type, task). For each bound on the
+median ITL (the time per output token if runs have no ITL), the pick is the planner's choice
 (:mod:`energylens.planner.search.ranking`) among the candidates whose upper interval end meets the bound. A planner that
 uses only mean predictions picks the lowest predicted energy.
 """
@@ -58,8 +58,8 @@ class Decisions:
     without_pick: int
     """Feasible choice sets without a pick."""
     energy_above_best: float
-    """Mean over picks that meet the bound of: measured energy of the pick / that of the best choice that meets the
-    bound - 1."""
+    """Mean, over picks that meet the bound, of the measured energy of the pick / the measured energy of the best choice
+    that meets the bound, - 1."""
     worst_energy_above_best: float
     saved: Mapping[str, float]
     """By baseline: mean over picks that meet the bound of 1 - energy of the pick / energy of the baseline."""

@@ -34,7 +34,7 @@ class Errors:
     name: str
     runs: int
     unpredicted: int
-    """Runs without a prediction; the errors are those of the other runs."""
+    """Runs without a prediction, which the errors exclude."""
     mean: Mapping[str, float]
     """Mean absolute percentage error."""
     median: Mapping[str, float]

@@ -1,4 +1,4 @@
-"""Predictions of a table of runs as arrays, beside what was measured."""
+"""Predictions of a table of runs as arrays, and the measured values."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from energylens.accuracy.evaluate import Chooser, Predicted, Resolver, merge, pr
 from energylens.runs import Run
 
 LEAVE_OUT = ("model", "layout", "gpu-count", "gpu-type", "engine", "task", "run")
-"""What is left out together: the models of one group; a fifth of the layouts, each with all of its runs; a number of
-GPUs of one type; a GPU type; an engine, as the runs name it; a task; or a fifth of all runs, so that nearly every
-layout remains known from other batch sizes."""
+"""Ways to leave out runs together: the models of one group; a fifth of the layouts, each with all of its runs; a
+number of GPUs of one type; a GPU type; an engine, as the runs name it; a task; or a fifth of all runs, so that nearly
+every layout remains known from other batch sizes."""
 FIFTHS = 5
 
 Fit = Callable[[Sequence[Run]], Chooser]

@@ -1,4 +1,4 @@
-"""Everything that ``energylens accuracy`` reports about one set of predictions."""
+"""The report of ``energylens accuracy`` about one set of predictions."""
 
 from __future__ import annotations
 

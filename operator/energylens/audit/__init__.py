@@ -1,1 +1,1 @@
-"""What serves LLMs in a cluster now, what it costs, and a plan that serves the same load with less energy. Pure."""
+"""The LLM servers of a cluster, their cost, and plans that serve the same load with less energy. Pure."""

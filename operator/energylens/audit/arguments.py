@@ -177,7 +177,7 @@ def _vllm(given: Arguments, notes: list[str]) -> RunningLayout:
 
 
 def _sglang(given: Arguments, notes: list[str]) -> RunningLayout:
-    """Return SGLang's layout: its tensor-parallel size includes the attention ranks, a plan's does not."""
+    """Return SGLang's layout, whose tensor-parallel size includes the attention ranks, unlike a plan's."""
     total = _number(given, "--tp-size", notes)
     ranks = _number(given, "--attn-dp-size", notes)
     copies = _number(given, "--dp-size", notes)
@@ -197,7 +197,7 @@ def _sglang(given: Arguments, notes: list[str]) -> RunningLayout:
 
 
 def _kept(given: Arguments, invocation: Invocation) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the arguments that stay with the engine, and those that the operator sets."""
+    """Return the arguments to keep in ``extraArgs``, and the arguments that the operator sets."""
     kept: list[str] = []
     left_out: list[str] = []
     taken = _RESERVED[invocation.engine]

@@ -21,10 +21,10 @@ Object = dict[str, Any]
 
 
 def with_claimed_gpus(pods: Sequence[Object], devices: DeviceObjects) -> list[Object]:
-    """Return the pods, with requests of as many GPUs as their claims hold where they request none.
+    """Return the pods; a pod without a request for GPUs gets a request for the GPUs of its claims.
 
-    The requests stand in the container that names a claim, otherwise in the first one. Partitions of GPUs are not
-    counted.
+    The request is added to the container that names a claim, otherwise to the first container. Partitions of GPUs are
+    not counted.
 
     Raises:
         ValueError: A ResourceSlice is malformed.
@@ -36,7 +36,7 @@ def with_claimed_gpus(pods: Sequence[Object], devices: DeviceObjects) -> list[Ob
 def listed_gpus(devices: DeviceObjects) -> dict[str, int]:
     """Return the GPUs of each node whose ResourceSlices list all GPUs as whole ones.
 
-    Of a node with partitions of a GPU that is not listed itself, the number of boards is not known.
+    A node with partitions of an unlisted GPU is absent, since its number of boards is unknown.
 
     Raises:
         ValueError: A ResourceSlice is malformed.

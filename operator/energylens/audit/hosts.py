@@ -31,7 +31,7 @@ class HostPower:
     meter_watts: float | None
     """Power of the whole machine, GPUs included; None if the meter has gaps or there is none."""
     gpu_watts: float | None
-    """Power of all of its GPUs; None if that of any is not known."""
+    """Power of all GPUs of the node; None if the power of any GPU is unknown."""
     why: str = ""
     """Why :attr:`host_watts` is unknown, one sentence."""
 

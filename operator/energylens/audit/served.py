@@ -1,4 +1,4 @@
-"""What serves LLMs in a cluster: the pods with GPUs, grouped by the object that runs them."""
+"""The LLM servers of a cluster: the pods with GPUs, grouped by the object that runs them."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Telemetry:
     start: float
     end: float
     failures: tuple[str, ...] = ()
-    """What could not be read, one sentence each."""
+    """Sources that could not be read, one sentence each."""
     source: str = ""
     """Source of the counters, in words; "" if none was read."""
     meters: tuple[HostMeter, ...] = ()

@@ -63,7 +63,7 @@ class FitResult:
     covariance: FloatArray
     """Covariance of theta in prior standard deviations, shape (p, p)."""
     names: tuple[str, ...]
-    """What each parameter scales: a constant, or constant/product for its ratio on a product."""
+    """The target of each parameter: a constant, or constant/product for its ratio on a product."""
     errors: dict[str, float]
     """Mean absolute percentage error on the fitted runs, of physics and residual together, by measured quantity."""
 
@@ -98,7 +98,7 @@ def clean_data(
     tables: MoeTables,
     profiles: Sequence[EngineProfile],
 ) -> Dataset:
-    """Return the clean runs with their work; the arguments and errors are those of :func:`fit`."""
+    """Return the clean runs with their work; arguments and errors as for :func:`fit`."""
     clean = runs.take(runs.clean)
     if not len(clean):
         raise FitError("no run to fit to: all are host-bound or data-parallel")

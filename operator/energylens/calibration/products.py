@@ -1,4 +1,4 @@
-"""Constants of GPU products without serving runs: those of a measured relative, corrected by data sheets."""
+"""Constants of GPU products without serving runs: the constants of a measured relative, corrected by data sheets."""
 
 from __future__ import annotations
 

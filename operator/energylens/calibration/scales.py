@@ -63,7 +63,7 @@ class Scales:
         )
 
     def membership(self, gpu_names: npt.NDArray[np.str_] | Sequence[str]) -> FloatArray:
-        """Return which products' ratios apply to each run, shape (products, n): its product's and its relatives'."""
+        """Return the products whose ratios apply to each run, shape (products, n): its product and its relatives."""
         names = np.asarray(gpu_names, dtype=np.str_)
         parents = {ratios.product: ratios.relative for ratios in self.products}
         out = np.zeros((len(self.products), names.size))

@@ -180,7 +180,7 @@ def _moved(data: Dataset, scales: Scales, membership: FloatArray) -> list[tuple[
 
 
 def slopes_at(data: Dataset, scales: Scales, terms: Mapping[str, tuple[KernelTerm, ...]], theta: FloatArray) -> Slopes:
-    """Return the derivatives at given parameters, shape (p,); the other arguments are those of :func:`solve`."""
+    """Return the derivatives at given parameters, shape (p,); other arguments as for :func:`solve`."""
     problem = _Normal(data, scales, terms)
     found = problem.slopes(theta, problem.logs(theta))
     by_log = {log: dict(zip(scales.names, of.T, strict=True)) for log, of in found.items()}

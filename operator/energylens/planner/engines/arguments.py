@@ -35,7 +35,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Options in the order of the arguments, and everything that the engine would not understand."""
+    """Options in the order of the arguments, and the arguments that the engine would reject."""
 
     given: tuple[Given, ...] = ()
     problems: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Effects of the engine's options that a plan's figures leave out, and what else the engine will need."""
+"""Effects of engine options that a plan's figures omit, and further requirements of the engine."""
 
 from __future__ import annotations
 

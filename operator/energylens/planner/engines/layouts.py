@@ -150,7 +150,7 @@ def _sizes(ranks: IntArray) -> list[int]:
 def _vllm(
     model: ModelSpec, gpu: GpuSpec, layouts: Layouts, settings: EngineSettings
 ) -> Iterator[tuple[BoolArray, str]]:
-    """Refuse what vLLM refuses: a batch larger than a step (config/scheduler.py), and MegaMoE with uneven experts."""
+    """Yield layouts that vLLM refuses: a batch above a step (config/scheduler.py), and MegaMoE with uneven experts."""
     limits = settings.step_limits(model, gpu, layouts)
     batches = layouts.max_batch_size
     for batch, tokens in sorted(set(zip(batches.tolist(), limits.tolist(), strict=True))):
@@ -176,7 +176,7 @@ def _vllm(
 def _sglang(
     model: ModelSpec, layouts: Layouts, nodes: IntArray, settings: EngineSettings
 ) -> Iterator[tuple[BoolArray, str]]:
-    """Refuse what SGLang refuses: uneven experts (layers/moe/fused_moe_triton/layer.py), data parallelism across nodes.
+    """Yield layouts that SGLang refuses: uneven experts (layers/moe/fused_moe_triton/layer.py), ranks across nodes.
 
     Pipeline stages with speculative decoding are refused except on prefill replicas (server_args.py, ``pp_size > 1``).
     ``arg_groups/validation_hook.py`` refuses ``dp_size`` above 1 on several nodes and requires the GPUs of a replica to

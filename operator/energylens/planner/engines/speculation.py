@@ -1,4 +1,4 @@
-"""Speculative decoding: what the spec states, what the engine's arguments configure, and where the two disagree.
+"""Speculative decoding: the statement of the spec, the configuration in the engine's arguments, and their conflicts.
 
 vLLM 0.33 (config/speculative.py) takes one JSON, ``--speculative-config``; SGLang 0.5.23 has options of its own
 (arg_groups/fields/speculative.py), where a chain of N steps verifies N + 1 tokens.

@@ -41,7 +41,7 @@ class Slice:
     ranks: IntArray
     """Number of slices of each layout, shape (n,)."""
     across: str
-    """What the ranks belong to, such as ``tensor parallel``."""
+    """Kind of the ranks, such as ``tensor parallel``."""
     quant: Quantization
     cut: str
     """``input`` or ``output`` if only that side of a matrix is split, ``both`` for a width between two matrices."""
@@ -96,7 +96,7 @@ def slices(model: ModelSpec, layouts: Layouts, engine: str) -> Iterator[Slice]:
 
 
 def experts(model: ModelSpec) -> tuple[MoeFfn, ...]:
-    """Return the distinct mixtures of experts of a model, those with fewer experts first."""
+    """Return the distinct mixtures of experts of a model, ordered by number of experts."""
     found = {group.ffn for group in model.layers if isinstance(group.ffn, MoeFfn)}
     return tuple(sorted(found, key=lambda moe: (moe.experts, moe.intermediate)))
 
