@@ -52,14 +52,24 @@ class AskedOfAll:
     def __init__(self, store: Store) -> None:
         """Read from ``store``."""
         self._store = store
-        self._known: dict[Key, tuple[Body, MeasuringRequest | None]] = {}
+        self._known: dict[Key, tuple[Body, MeasuringRequest | None, tuple[str, ...]]] = {}
 
     def of(self, key: Key) -> MeasuringRequest | None:
         """Return what a deployment of the store asks; None where nothing is to be measured."""
+        return self._read(key)[1]
+
+    def products(self, key: Key) -> tuple[str, ...]:
+        """Return the GPU products of a deployment's plan and of the plan that is verified, as far as there are any."""
+        return self._read(key)[2]
+
+    def _read(self, key: Key) -> tuple[Body, MeasuringRequest | None, tuple[str, ...]]:
         body, known = self._store.deployments[key], self._known.get(key)
         if known is None or known[0] is not body:
-            known = self._known[key] = body, _read(body)
-        return known[1]
+            status = body["status"]
+            plans = (status.get("plan"), (status.get("verification") or {}).get("plan"))
+            products = tuple(str(product) for plan in plans if plan and (product := plan.get("gpuProduct")))
+            known = self._known[key] = body, _read(body), products
+        return known
 
     def forget_gone(self) -> None:
         """Forget deployments that the store no longer has."""

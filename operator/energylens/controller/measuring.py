@@ -113,8 +113,7 @@ class Measuring:
             since: Earliest start.
             nodes: Only pods on these nodes count; None for all.
         """
-        body = self._store.deployments.get(key)
-        if body is None:
+        if key not in self._store.deployments:
             return None
         pods = [
             pod
@@ -122,9 +121,7 @@ class Measuring:
             if pod["spec"]["nodeName"] and (nodes is None or pod["spec"]["nodeName"] in nodes)
         ]
         gpus = sum(gpus_of_pod(pod) for pod in pods)
-        plan = body["status"].get("plan") or {}
-        trial = (body["status"].get("verification") or {}).get("plan") or {}
-        limits = [_power_limit(product) for one in (plan, trial) if (product := one.get("gpuProduct"))]
+        limits = [_power_limit(product) for product in self._asked.products(key)]
         known = [limit for limit in limits if limit is not None]
         return self._collector.energy(
             key[0],

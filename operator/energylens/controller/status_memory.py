@@ -15,7 +15,7 @@ from typing import Any
 from energylens.clock import Clock
 from energylens.controller.schema_gaps import SchemaGaps
 from energylens.decide.stated import Checked
-from energylens.decide.trimmed import shared
+from energylens.decide.trimmed import Packed, packed
 
 Body = Mapping[str, Any]
 Key = tuple[str, str]
@@ -28,14 +28,14 @@ _MOST_NAMED = 3
 @dataclass
 class _Written:
     uid: str
-    status: dict[str, Any]
-    sent: dict[str, Any] | None = None
+    status: Packed
+    sent: Packed | None = None
     """The part of the status that the API server was sent, if its schema lacks fields; None for the whole status."""
-    attempt: tuple[dict[str, Any], dict[str, Any]] | None = None
+    attempt: tuple[Packed, Packed] | None = None
     """A status and what was sent of it by a write that was never answered."""
 
     @property
-    def expected(self) -> dict[str, Any]:
+    def expected(self) -> Packed:
         """The status as the API server has it."""
         return self.status if self.sent is None else self.sent
 
@@ -50,31 +50,32 @@ class StatusMemory:
         self.gaps = SchemaGaps(monotonic)
         self._written: dict[Key, _Written] = {}
 
-    def believed(self, key: Key, body: Body) -> Checked:
+    def believed(self, key: Key, body: Body) -> tuple[Packed, tuple[str, ...]]:
         """Return the status to use, and one line for each part of the stated status that is not used."""
         stated = self._own_part(body.get("status") or {})
         kept = self._kept(key, body)
         if kept is None:
             checked, left_out = self._check(body)
-            return shared(checked), left_out
+            return packed(checked), left_out
         if stated != kept.expected and kept.attempt is not None and stated == kept.attempt[1]:
-            kept.status, kept.sent = map(shared, kept.attempt)
+            kept.status, kept.sent = kept.attempt
             kept.attempt = None
         return kept.status, () if stated == kept.expected else differences(kept.expected, stated)
 
     def hold(self, key: Key, body: Body) -> None:
         """Use the status of ``body`` from now on, unless another one was written already."""
         if self._kept(key, body) is None:
-            self._written[key] = _Written(_uid(body), dict(body.get("status") or {}))
+            self._written[key] = _Written(_uid(body), packed(body.get("status") or {}))
 
     def attempts(self, key: Key, body: Body, status: Body, sent: Body) -> None:
         """Say that a write begins, and what is sent of the status; whether it is carried out may never be known."""
         self.hold(key, body)
-        self._written[key].attempt = dict(status), dict(sent)
+        whole = packed(status)
+        self._written[key].attempt = whole, whole if sent == status else packed(sent)
 
     def wrote(self, key: Key, body: Body, status: Body, sent: Body) -> None:
         """Say that a write was answered."""
-        self._written[key] = _Written(_uid(body), shared(status), None if sent == status else shared(sent))
+        self._written[key] = _Written(_uid(body), packed(status), None if sent == status else packed(sent))
 
     def foreign(self, status: Body, answer: Body) -> dict[str, Any]:
         """Return the merge patch that takes out of an answer what an apply of ``status`` left of other managers."""

@@ -1,11 +1,12 @@
 """Series of every LLMDeployment and budget, read off their statuses at each scrape.
 
-Nothing is kept: a restart forgets no series, a deletion leaves none, and a figure that is no longer measured is absent
-rather than old.
+Nothing is counted: a restart forgets no series, a deletion leaves none, and a figure that is no longer measured is
+absent rather than old.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from energylens.api.quantity import parse_quantity
-from energylens.controller.store import Store
+from energylens.controller.store import Body, Key, Store
 
 OBJECT = ("namespace", "name")
 FRESH = ("Measured", "TooFewTokens", "TokensMissing")
@@ -31,8 +32,9 @@ ERRORS = {
 FIGURES = ("energy", "power", "itl", "ttft")
 
 Status = Mapping[str, Any]
-Samples = Iterator[tuple[tuple[str, ...], float]]
+Sample = tuple[tuple[str, ...], float]
 """Values of the labels beyond namespace and name, and the value."""
+Samples = Iterator[Sample]
 
 
 @dataclass(frozen=True)
@@ -183,12 +185,28 @@ class StatusCollector(Collector):
     def __init__(self, store: Store) -> None:
         """Read ``store`` at each scrape."""
         self._store = store
+        self._read: dict[Key, tuple[Body, tuple[tuple[Sample, ...], ...]]] = {}
+        """The series of each deployment by family, and the object that they were read from."""
 
     def collect(self) -> Iterable[Metric]:
         """Yield every family, those without a series too."""
-        for family in DEPLOYMENT_FAMILIES:
+        # Families come one after another, and statuses are packed: each is read once for all families.
+        self._read = {key: self._series(key, body) for key, body in self._store.deployments.items()}
+        for number, family in enumerate(DEPLOYMENT_FAMILIES):
             metric = GaugeMetricFamily(family.name, family.text, labels=(*OBJECT, *family.labels))
-            for key, body in self._store.deployments.items():
-                for labels, value in family.read(body["status"]):
+            for key, (_, series) in self._read.items():
+                for labels, value in series[number]:
                     metric.add_metric([*key, *labels], value)
             yield metric
+
+    def _series(self, key: Key, body: Body) -> tuple[Body, tuple[tuple[Sample, ...], ...]]:
+        known = self._read.get(key)
+        if known is not None and known[0] is body:
+            return known
+        status = dict(body["status"])
+        return body, tuple(_shared(family.read(status)) for family in DEPLOYMENT_FAMILIES)
+
+
+def _shared(found: Samples) -> tuple[Sample, ...]:
+    """Return samples whose short labels are the same objects in those of other deployments."""
+    return tuple((tuple(map(sys.intern, labels)), value) for labels, value in found)

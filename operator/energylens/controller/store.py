@@ -13,7 +13,7 @@ from energylens.controller.devices import CLAIM, DeviceStore
 from energylens.controller.status_memory import StatusMemory
 from energylens.decide.deployment.rollouts import WORKLOADS
 from energylens.decide.deployment.workloads import Workloads
-from energylens.decide.trimmed import shared, trim_child, trim_node, trim_pod
+from energylens.decide.trimmed import Packed, packed, shared, trim_child, trim_node, trim_pod
 from energylens.planner.inventory.snapshot import OWNER_LABEL
 from energylens.serving.queues import PASSED_ANNOTATIONS
 from energylens.serving.workload import CANARY_SUFFIX, LWS_SUFFIX
@@ -25,7 +25,7 @@ ChildKey = tuple[str, str, str]
 """Kind, namespace and name."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Child:
     """A live child object."""
 
@@ -116,11 +116,11 @@ class Store:
                 **{n: value for n, value in body["metadata"].items() if n not in ("managedFields", "annotations")},
                 **_passed_annotations(body["metadata"]),
             },
-            "spec": body.get("spec") or {},
-            "status": body.get("status") or {},
         }
         trimmed = shared(trimmed)
+        trimmed |= {"spec": Packed(body.get("spec") or {}), "status": body.get("status") or {}}
         edited = self._believe(key, body, trimmed)
+        trimmed["status"] = packed(trimmed["status"])
         self.deployments[key] = trimmed
         self.deployment_changed(key)
         return None if old is not None and _same(old, trimmed) and not edited else key

@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import sys
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -44,31 +45,57 @@ class Digest:
         return hash(self._sha256)
 
 
+_MOST_BASES = 64
+_BASE_BYTES = 2**15
+"""How far back deflate refers (RFC 1951)."""
+_BASES: dict[tuple[str, ...], bytes] = {}
+"""By the names of a mapping: the first one that was packed, as the dictionary for all others. The objects of a fleet
+are alike, so that each takes a quarter of what it takes alone."""
+
+
 class Packed(Mapping[str, Any]):
     """A compressed mapping, unpacked when it is read: most children are read once in many minutes."""
 
-    __slots__ = ("_data",)
+    __slots__ = ("_base", "_data")
 
     def __init__(self, value: Mapping[str, Any]) -> None:
         """Keep a copy of ``value``."""
-        self._data = zlib.compress(pickle.dumps(dict(value)), level=1)
+        plain, names = pickle.dumps(dict(value)), tuple(value)
+        if names not in _BASES and len(_BASES) < _MOST_BASES:
+            _BASES[names] = plain[-_BASE_BYTES:]
+        self._base = _BASES.get(names, b"")
+        packer = zlib.compressobj(level=1, zdict=self._base)
+        self._data = packer.compress(plain) + packer.flush()
 
     def __getitem__(self, name: str) -> Any:
         """Return an entry, which must not be changed."""
-        return _unpacked(self._data)[name]
+        return _unpacked(self._data, self._base)[name]
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""
-        return iter(_unpacked(self._data))
+        return iter(_unpacked(self._data, self._base))
 
     def __len__(self) -> int:
         """Return the number of entries."""
-        return len(_unpacked(self._data))
+        return len(_unpacked(self._data, self._base))
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether another mapping has equal entries."""
+        if isinstance(other, Packed) and other._data == self._data and other._base is self._base:
+            return True
+        return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def packed(value: Mapping[str, Any]) -> Packed:
+    """Return a mapping packed, the same one if it is packed already."""
+    return value if isinstance(value, Packed) else Packed(value)
 
 
 @lru_cache(maxsize=_UNPACKED)
-def _unpacked(data: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = pickle.loads(zlib.decompress(data))
+def _unpacked(data: bytes, base: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = pickle.loads(zlib.decompressobj(zdict=base).decompress(data))
     return found
 
 
@@ -86,6 +113,29 @@ def shared(value: Any) -> Any:
     return value
 
 
+class _Alike:
+    """The values that came last, so that equal ones are one object: children of one owner have equal labels."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: OrderedDict[str, Any] = OrderedDict()
+
+    def of(self, value: Any) -> Any:
+        """Return a value that is equal to ``value``, of JSON; it must not be changed."""
+        # By its text, since lists have no hash; two orders of the same labels are kept twice.
+        text = repr(value)
+        found = self._known.setdefault(text, value)
+        self._known.move_to_end(text)
+        if len(self._known) > self._most:
+            self._known.popitem(last=False)
+        return found
+
+
+_ALIKE = _Alike(1024)
+"""Initial lists of all kinds come page by page at once, so that children of one owner are few objects apart."""
+_ALIKE_PARTS = ("labels", "ownerReferences")
+
+
 def trim_child(body: Mapping[str, Any]) -> Body:
     """Return a child without its managed fields, with spec and data packed.
 
@@ -99,6 +149,9 @@ def trim_child(body: Mapping[str, Any]) -> Body:
             name: Digest(text) if name != PLAN_KEY and isinstance(text, str) and len(text) > _LONG else text
             for name, text in parts["data"].items()
         }
+    for name in _ALIKE_PARTS:
+        if name in metadata:
+            trimmed["metadata"][name] = _ALIKE.of(trimmed["metadata"][name])
     return trimmed | {name: Packed(value) for name, value in parts.items()}
 
 

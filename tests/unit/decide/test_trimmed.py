@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from typing import Any
 
 import pytest
 
 from energylens.controller.store import Store
+from energylens.decide import trimmed
 from energylens.decide.deployment.applied import differences, holds
 from energylens.decide.trimmed import Digest, Packed, shared, trim_child
 from energylens.serving.support import PLAN_KEY, TABLE_KEY
@@ -75,6 +77,34 @@ def test_a_child_takes_a_fraction_of_the_memory_of_its_object() -> None:
     assert kept["spec"]["template"] == containers
     assert len(kept["spec"]) == 1
     assert sys.getsizeof(kept["spec"]._data) < len(json.dumps(body)) / 4
+
+
+def test_an_object_like_an_earlier_one_takes_little_whatever_it_holds() -> None:
+    random_ = random.Random(1)
+    text = "".join(random_.choices("abcdefghijklmnopqrstuvwxyz", k=5000))
+    first = Packed({"likeNothingElse": text, "name": "a"})
+    second = Packed({"likeNothingElse": text, "name": "b"})
+    assert len(second._data) < 200
+    assert (first["name"], second["name"], second["likeNothingElse"]) == ("a", "b", text)
+    assert first != second == Packed({"likeNothingElse": text, "name": "b"})
+
+
+def test_mappings_of_any_number_of_shapes_are_read_back() -> None:
+    plain = [{f"shape{number}": "x" * number} for number in range(200)]
+    packed = [Packed(value) for value in plain]
+    assert packed == plain
+    assert len(trimmed._BASES) <= trimmed._MOST_BASES
+
+
+def test_children_of_one_owner_share_labels_and_owner() -> None:
+    def body(kind: str, owner: str) -> dict[str, Any]:
+        metadata = {"name": owner, "labels": {"owner": owner}, "ownerReferences": [{"uid": owner}]}
+        return {"kind": kind, "metadata": metadata}
+
+    first, second, other = (trim_child(body(*of)) for of in (("Service", "a"), ("ConfigMap", "a"), ("Service", "b")))
+    for part in ("labels", "ownerReferences"):
+        assert first["metadata"][part] is second["metadata"][part]
+        assert other["metadata"][part] != first["metadata"][part]
 
 
 def test_digests_of_one_text_are_equal() -> None:
