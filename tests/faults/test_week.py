@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -345,6 +345,43 @@ async def test_the_power_committed_follows_the_hours_and_the_highest_is_kept_for
     await found.look(KEY, other, seconds=60)
     assert found.status()["plan"]["predicted"]["powerWatts"] == peak
     assert committed(found) == peak + before
+
+
+async def test_members_with_peaks_at_different_hours_share_the_power_of_a_budget() -> None:
+    found, other, third = await world(), ("team", "other"), ("team", "third")
+    peak = found.status()["plan"]["peakPowerWatts"]
+    night = found.status()["plan"]["predicted"]["powerWatts"]
+    limit = peak + night + 50
+    found.meter = {KEY: float(night), other: float(night)}
+    found.cluster.put(budget(limit))
+    await found.look()
+    late = {**BUSY, "days": ["Mon", "Tue", "Wed", "Thu", "Fri"], "fromHour": 20, "toHour": 23}
+    body = weekly(late)
+    found.cluster.put({**body, "metadata": {**body["metadata"], "name": "other", "uid": "other"}})
+    await found.look(KEY, other)
+    status = found.status(other)
+    assert found.condition("PlanReady", other)["status"] == "True", found.condition("PlanReady", other)
+    assert limit < peak + status["plan"]["peakPowerWatts"]
+    # The same peak as the first one finds no power, and the hour is named in the night before.
+    found.cluster.put({**weekly(BUSY), "metadata": {**body["metadata"], "name": "third", "uid": "third"}})
+    await found.look(KEY, other, third)
+    condition = found.condition("PlanReady", third)
+    assert (condition["status"], condition["reason"]) == ("False", "BudgetExceeded")
+    assert condition["message"].startswith("Mon 08:00, 60 requests per second: ")
+    # Over a day the budget holds in every hour, and each has its peak.
+    most = 0
+    for hour in range(1, 26):
+        moment = datetime(2026, 3, 2, tzinfo=UTC) + timedelta(hours=hour)
+        while found.clock.now() < moment:
+            looks = [found.status(key)["schedule"]["nextChangeTime"] for key in (KEY, other)]
+            times = [time for text in looks if (time := moment_of(text)) is not None and time > found.clock.now()]
+            step = min([moment, *times])
+            found.clock.advance((step - found.clock.now()).total_seconds())
+            found.meter = {key: found.status(key)["plan"]["predicted"]["powerWatts"] for key in (KEY, other)}
+            await found.look(KEY, other)
+            most = max(most, committed(found))
+            assert committed(found) <= limit
+    assert most > peak
 
 
 async def test_power_that_is_kept_for_the_morning_is_not_said_to_be_committed() -> None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from energylens.clock import Clock
 from energylens.controller.inventory import Inventory
 from energylens.controller.store import Body, Key, Store
@@ -20,10 +23,34 @@ from energylens.decide.deployment.observation import Allowed
 from energylens.decide.planned import PlannedDeployment, planned
 from energylens.planner.types import GpuNode
 
-_PARTS = 2**32
-"""Parts of a watt that are summed: shares of power are no whole watts, and so many members err by less than 1e-6 W."""
-_Parts = tuple[int, int]
-"""Committed and reserved power, in parts of a watt."""
+_PARTS = 2**20
+"""Parts of a watt that are summed: shares of power are no whole watts, and so many members err by less than 1e-3 W."""
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The power of one member, in parts of a watt: of integers, so that any order of changes gives the same sum."""
+
+    committed: int
+    constant: int
+    weeks: Mapping[str, npt.NDArray[np.int64]]
+
+    @classmethod
+    def of(cls, watts: CountedWatts) -> _Parts:
+        weeks = {zone: np.rint(slots * _PARTS).astype(np.int64) for zone, slots in watts.weeks.items()}
+        return cls(round(watts.committed * _PARTS), round(watts.constant * _PARTS), weeks)
+
+    def plus(self, other: _Parts, sign: int) -> _Parts:
+        weeks = dict(self.weeks)
+        for zone, slots in other.weeks.items():
+            weeks[zone] = weeks.get(zone, np.zeros_like(slots)) + sign * slots
+            if not weeks[zone].any():
+                # Nobody follows the clock of this zone any more.
+                del weeks[zone]
+        return _Parts(self.committed + sign * other.committed, self.constant + sign * other.constant, weeks)
+
+
+_NOTHING = _Parts(0, 0, {})
 
 
 @dataclass
@@ -35,20 +62,24 @@ class _Counted:
     nodes: Sequence[GpuNode] | None
     """The namespaces, by their version, and the nodes that membership was judged by; None where nodes do not count."""
     watts: dict[Key, _Parts] = field(default_factory=dict)
-    total: _Parts = (0, 0)
-    """Sum over the members: of integers, so that any order of changes gives the same sum."""
+    total: _Parts = _NOTHING
+    """Sum over the members."""
 
-    def put(self, key: Key, parts: _Parts | None) -> None:
-        """Count a deployment as a member with these parts, or as none."""
-        old, new = self.watts.pop(key, (0, 0)), parts or (0, 0)
-        self.total = self.total[0] + new[0] - old[0], self.total[1] + new[1] - old[1]
-        if parts is not None:
-            self.watts[key] = parts
+    def put(self, key: Key, watts: CountedWatts | None) -> None:
+        """Count the power of a deployment as a member, or as none."""
+        old = self.watts.pop(key, None)
+        if old is not None:
+            self.total = self.total.plus(old, -1)
+        if watts is not None:
+            self.watts[key] = _Parts.of(watts)
+            self.total = self.total.plus(self.watts[key], 1)
 
     def without(self, key: Key) -> CountedWatts:
         """Return the power of all members but one."""
-        own = self.watts.get(key, (0, 0))
-        return CountedWatts((self.total[0] - own[0]) / _PARTS, (self.total[1] - own[1]) / _PARTS)
+        own = self.watts.get(key)
+        found = self.total if own is None else self.total.plus(own, -1)
+        weeks = {zone: slots / _PARTS for zone, slots in found.weeks.items()}
+        return CountedWatts(found.committed / _PARTS, found.constant / _PARTS, weeks)
 
 
 class Allowances:
@@ -127,7 +158,7 @@ class Allowances:
         watts = None
         if key in self._store.deployments and spec is not None and namespace in ("", key[0]):
             watts = counted_watts(spec, namespace, self._inventory.planned(key), self.surroundings())
-        counted.put(key, None if watts is None else (round(watts.committed * _PARTS), round(watts.reserved * _PARTS)))
+        counted.put(key, watts)
 
     def surroundings(self) -> Surroundings:
         """Return the namespaces and nodes that membership in budgets depends on."""

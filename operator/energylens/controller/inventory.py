@@ -42,6 +42,7 @@ class Inventory:
         self._bound: dict[Key, int] = {}
         self._lacking: dict[Key, tuple[Reservation, ...]] = {}
         self._under_way: dict[Key, Body] = {}
+        self._schedules: dict[Key, Body] = {}
         self._verified: dict[Key, Body] = {}
         """Replicas that verify a plan and whose objects may not exist yet."""
         self._held: dict[Key, Body | None] = {}
@@ -70,9 +71,11 @@ class Inventory:
         self._held.pop(key, None)
         self._read.pop(key, None)
 
-    def adopt(self, key: Key, plan: Body) -> None:
-        """Count a newly adopted plan until the deployment's status contains it."""
+    def adopt(self, key: Key, plan: Body, schedule: Body | None = None) -> None:
+        """Count a newly adopted plan, and the schedule that it follows, until the status contains both."""
         self._under_way[key] = plan
+        if schedule is not None:
+            self._schedules[key] = schedule
         self._store.deployment_changed(key)
 
     def verify(self, key: Key, replica: PlanStatus) -> None:
@@ -82,7 +85,7 @@ class Inventory:
 
     def settle(self, key: Key) -> None:
         """Record that the status of a deployment contains its plan, or that the deployment was deleted."""
-        known = self._under_way.pop(key, None), self._verified.pop(key, None)
+        known = [found.pop(key, None) for found in (self._under_way, self._schedules, self._verified)]
         if any(known):
             self._store.deployment_changed(key)
 
@@ -99,7 +102,9 @@ class Inventory:
             plan = self._held[key]
         else:
             plan = self._counted(key, body)
-        return body if plan is None else {**body, "status": {**body["status"], "plan": plan}}
+        schedule = self._schedules.get(key)
+        changed = {**({} if plan is None else {"plan": plan}), **({} if schedule is None else {"schedule": schedule})}
+        return {**body, "status": {**body["status"], **changed}} if changed else body
 
     def _counted(self, key: Key, body: Body) -> Body | None:
         """Return the plan to count if it differs from that in status, with the replica that verifies another plan."""

@@ -224,7 +224,12 @@ class Reconciler:
             if planning.replica is not None:
                 self._inventory.verify(key, planning.replica)
             if (planning.adopted or planning.scaled) and planning.plan is not None:
-                self._inventory.adopt(key, planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True))
+                plan, schedule = (
+                    None if part is None else part.model_dump(mode="json", by_alias=True, exclude_none=True)
+                    for part in (planning.plan, planning.schedule)
+                )
+                assert plan is not None
+                self._inventory.adopt(key, plan, schedule)
                 # The conditions of this pass describe the power that is committed now.
                 allowed = self.allowances.of(with_account(self._inventory.with_plan(key, body), account))
         live = await self.observing.running(key, inputs.standing or planning.plan, claims)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from energylens.api.llmdeployment import DeploymentBudget, EnergyAccount, Validation
+from energylens.api.llmdeployment import WEEKDAYS, DeploymentBudget, EnergyAccount, Validation
 
 Body = Mapping[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
@@ -66,6 +66,23 @@ class HeldPlan:
         )
 
 
+HOURS = 24 * len(WEEKDAYS)
+"""Hours of a week."""
+UNKNOWN_LEAD_SECONDS = 900
+"""Start-up time of replicas before a week is planned, s: a quarter of an hour is longer than most starts."""
+
+
+@dataclass(frozen=True)
+class WeekWatts:
+    """Predicted power of replicas that follow the hours of a week."""
+
+    time_zone: str
+    lead_seconds: int
+    """Time by which replicas start before the hour that needs them, s."""
+    watts: tuple[int, ...] = ()
+    """Power of each hour from Monday 0:00 on, W, shape (168,); empty without a plan."""
+
+
 @dataclass(frozen=True)
 class PlannedDeployment:
     """The part of one LLMDeployment on which others depend."""
@@ -86,6 +103,8 @@ class PlannedDeployment:
     priority: int = 0
     min_replicas: int = 1
     plan: HeldPlan | None = None
+    week: WeekWatts | None = None
+    """The hours of its load; None if the load is constant."""
     running_hash: str | None = None
     """Hash of the running plan; None if none runs."""
     running_power_watts: int | None = None
@@ -145,6 +164,19 @@ class PlannedDeployment:
         committed = self._planned_watts
         return committed if not committed or self.plan is None else max(committed, self.plan.peak_power_watts)
 
+    @property
+    def reserved_week(self) -> WeekWatts | None:
+        """The power kept in each hour of the week; None if ``reserved_watts`` are kept in every hour.
+
+        The latter applies to plans without a profile, and while the plan and the hours are not those that run: a plan
+        that waits for approval, or the plan of a workload that differs from the status.
+        """
+        week, plan = self.week, self.plan
+        if week is None or not week.watts or plan is None or not self.committed_watts or self.awaits_approval:
+            return None
+        peak = max(week.watts)
+        return week if peak == plan.peak_power_watts and self.committed_watts <= peak else None
+
     def drawn_watts(self, gpus: int) -> float:
         """Return the predicted power of some GPUs that its pods hold, W.
 
@@ -174,6 +206,7 @@ def planned(body: Body) -> PlannedDeployment:
         priority=int(energy.get("priority") or 0),
         min_replicas=int(energy.get("minReplicas") or 1),
         plan=HeldPlan.read(plan) if plan else None,
+        week=_week(spec, status),
         running_hash=running.get("planHash"),
         running_power_watts=int(running.get("powerWatts") or 0) if running else None,
         limited_by=str(limited.get("name") or ""),
@@ -189,6 +222,29 @@ def planned(body: Body) -> PlannedDeployment:
 
 def _is_at_zero(spec: Body) -> bool:
     return (spec.get("scaling") or {}).get("mode") == "External" and spec.get("replicas") == 0
+
+
+def _week(spec: Body, status: Body) -> WeekWatts | None:
+    """Return the hours of a load with a profile, with their power once a week is planned."""
+    profile = (spec.get("workload") or {}).get("profile")
+    if not profile:
+        return None
+    schedule = status.get("schedule") or {}
+    lead = schedule.get("startSeconds", (spec.get("scaling") or {}).get("startSeconds", UNKNOWN_LEAD_SECONDS))
+    found: list[tuple[int, int]] = []
+    for entry in schedule.get("hours") or ():
+        day, hour, watts = entry.get("day"), entry.get("hour"), entry.get("powerWatts")
+        if day not in WEEKDAYS or not isinstance(hour, int) or not 0 <= hour < 24 or not isinstance(watts, int):
+            return WeekWatts(str(profile.get("timeZone", "UTC")), int(lead))
+        found.append((24 * WEEKDAYS.index(day) + hour, watts))
+    if not found:
+        return WeekWatts(str(profile.get("timeZone", "UTC")), int(lead))
+    found.sort()
+    # The last entry applies until the first one of the next week.
+    by_hour = [found[-1][1]] * HOURS
+    for start, watts in found:
+        by_hour[start:] = [watts] * (HOURS - start)
+    return WeekWatts(str(profile.get("timeZone", "UTC")), int(lead), tuple(by_hour))
 
 
 def _starts_later(spec: Body, status: Body) -> bool:

@@ -9,7 +9,8 @@ from datetime import datetime
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import InvalidResourceError
 from energylens.decide.budgets.budget import budget_of, growth_of
-from energylens.decide.budgets.membership import Surroundings, counted_nodes, is_member, share
+from energylens.decide.budgets.counted import counted_watts, summed
+from energylens.decide.budgets.membership import Surroundings, counted_nodes, is_member
 from energylens.decide.planned import key_of, name_of, planned
 from energylens.decide.preview import World, counted_from_now, new_body
 
@@ -63,14 +64,15 @@ def shared_limits(
         if growth is None:
             raise UnusableBudgetError(f"{name}: {problem}")
         rest = [d for d in map(planned, others.deployments.values()) if is_member(spec, namespace, d, around)]
-        left = growth.watts - sum(d.reserved_watts * share(spec, d, around) for d in rest)
-        counted = counted_nodes(spec, around)
-        inside = {n.product for n in others.snapshot.nodes if counted is not None and n.name in counted}
-        outside = {n.product for n in others.snapshot.nodes if counted is not None and n.name not in counted}
+        counted = summed(filter(None, (counted_watts(spec, namespace, d, around) for d in rest)))
+        left = growth.watts - counted.reserved(now)
+        selected = counted_nodes(spec, around)
+        inside = {n.product for n in others.snapshot.nodes if selected is not None and n.name in selected}
+        outside = {n.product for n in others.snapshot.nodes if selected is not None and n.name not in selected}
         yield SharedLimit(
             name=name,
             watts=max(0.0, left),
             members=frozenset(mine),
-            products=None if counted is None else frozenset(inside),
+            products=None if selected is None else frozenset(inside),
             partly=tuple(sorted(inside & outside)),
         )

@@ -222,7 +222,12 @@ def effective_allowance(spec: LLMDeploymentSpec, allowance: PowerAllowance | Non
     if budget is None or budget.power_watts is None or budget.action != "Enforce":
         return allowance
     own = PowerAllowance(float(budget.power_watts), "spec.energy.budget.powerWatts")
-    return own if allowance is None or own.watts <= allowance.watts else allowance
+    if allowance is None or allowance.hours is None:
+        return own if allowance is None or own.watts <= allowance.watts else allowance
+    if own.watts <= min(allowance.hours):
+        return own
+    hours = tuple(min(own.watts, watts) for watts in allowance.hours)
+    return replace(allowance, watts=max(hours), hours=hours)
 
 
 def problem_for(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -145,8 +145,27 @@ class PowerAllowance:
     leave more."""
     because: str = ""
     """Why there are no more watts, where no limit says so."""
+    hours: tuple[float, ...] | None = None
+    """Power available in each hour of the week by the deployment's clock, from Monday 0:00 on, W, shape (168,), at most
+    ``watts``; None if the power is the same in every hour."""
     awaits_look: bool = False
     """The watts are those of a deployment that draws nothing, and known once the operator has looked at the budget."""
+
+    def within(self, first: int, count: int) -> PowerAllowance:
+        """Return the power available in every one of some hours.
+
+        Args:
+            first: First hour of the week.
+            count: Number of hours, 1 or more; the week is a cycle.
+        """
+        if self.hours is None:
+            return self
+        watts = min(self.hours[(first + hour) % len(self.hours)] for hour in range(min(count, len(self.hours))))
+        limit = self.limit
+        if limit is not None:
+            # The limit counts the others in the hour in which they leave least.
+            limit = replace(limit, others_watts=limit.others_watts - (watts - min(self.hours)))
+        return replace(self, watts=watts, limit=limit, hours=None)
 
     @property
     def field(self) -> str:

@@ -9,129 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.api.llmdeployment import BudgetStatus
-from energylens.budget.periods import Span, period_at
+from energylens.budget.periods import period_at
 from energylens.budget.usage import PowerAllowed
 from energylens.budget.verdict import Figures, exceeded
 from energylens.decide.budgets.budget import Budget, awaits_look, growth_of
-from energylens.decide.budgets.counted import CountedWatts, counted_watts, summed
+from energylens.decide.budgets.claim import BudgetClaim
+from energylens.decide.budgets.counted import NO_WATTS, CountedWatts, counted_watts, summed
 from energylens.decide.budgets.membership import Surroundings, is_member, share
 from energylens.decide.budgets.own_budget import FIELD, GENERATION, budget_spec, in_period, own_status, period_of
 from energylens.decide.deployment.observation import Allowed, BudgetView
-from energylens.decide.planned import PlannedDeployment
+from energylens.decide.planned import HOURS, PlannedDeployment
 from energylens.decide.reasons import Reason
-from energylens.planner.types import BudgetLimit, EnergyLeft, PowerAllowance
-
-_SPEC = "spec."
-
-
-@dataclass(frozen=True)
-class _Claim:
-    """Limit that one budget sets for one deployment."""
-
-    name: str
-    spec: EnergyBudgetSpec
-    status: EnergyBudgetStatus
-    own: float
-    granted: float
-    """Power that the plan may draw in its busiest hour, W; ``own`` where its replicas are constant."""
-    own_share: float
-    """The part of ``own`` that counts against this budget."""
-    others: float
-    """Power that other members reserve, W."""
-    others_now: float
-    """Power that other members commit now, W."""
-    growth: PowerAllowed | None
-    problem: str
-    cap: float | None
-    """Power that shedding leaves to the deployment, W; None if no power was shed."""
-    period: Span
-    now: datetime
-    beyond: float = 0.0
-    """Measured power of the members above their plans, as far as it counts against growth."""
-    awaits_look: bool = False
-    """Whether the operator has not checked the budget yet."""
-    ceiling: PowerAllowed | None = None
-    """Power that no plan may exceed, not even the running plan."""
-    path: str = _SPEC
-    """Path of the budget's spec in messages."""
-
-    @property
-    def left(self) -> float:
-        """Watts that a plan of the deployment may draw."""
-        left = math.inf
-        if self.cap is not None:
-            left = self.cap
-        elif self.problem:
-            left = max(self.granted, 1.0)
-        elif self.growth is not None:
-            left = max(self.own, self.growth.watts - self.others - self.beyond, 1.0)
-        return left if self.ceiling is None else min(left, max(self.ceiling.watts, 1.0))
-
-    @property
-    def allowance(self) -> PowerAllowance:
-        """The remaining power, with the limit that determines it."""
-        watts = float(math.floor(self.left + 1e-6))
-        ceiling = self.ceiling
-        if ceiling is not None and max(1.0, ceiling.watts) <= self.left:
-            return self._by(ceiling.limit, watts)
-        if self.cap is not None:
-            return PowerAllowance(watts, self.name, sheds=True)
-        if self.problem or self.growth is None:
-            return PowerAllowance(watts, self.name, because=self.problem, awaits_look=self.awaits_look and not self.own)
-        return self._by(self.growth.limit, watts)
-
-    def _by(self, limit: str, watts: float) -> PowerAllowance:
-        field, others = self.field(limit), self.others + self.beyond
-        source, named = (field, "") if self.is_own else (self.name, field)
-        if limit == "spec.powerWatts" and self.spec.power_watts is not None:
-            # For the deployment's own budget, the watts are the value of the field.
-            made = None if self.is_own else BudgetLimit(named, self.spec.power_watts, None, others)
-        elif limit == "spec.energyWattHours" and self.spec.energy_watt_hours is not None:
-            left = EnergyLeft(
-                float(self.status.used_watt_hours or 0), self.period.hours_left(self.now), self.period.hours
-            )
-            made = BudgetLimit(named, self.spec.energy_watt_hours, left, others)
-        else:
-            return PowerAllowance(watts, source, because=f"by {named}")
-        return PowerAllowance(watts, source, limit=made)
-
-    @property
-    def is_own(self) -> bool:
-        """Whether this is the budget of the deployment's own spec, whose figures all belong to the deployment."""
-        return self.path != _SPEC
-
-    @property
-    def used(self) -> int:
-        """Watts that plans commit against the budget now."""
-        return round(self.own * self.own_share + self.others_now)
-
-    @property
-    def is_held(self) -> bool:
-        """Whether the deployment may not draw more than now, or must draw less, whatever others do."""
-        return self.limits and (self.cap is not None or bool(self.problem))
-
-    @property
-    def limits(self) -> bool:
-        return self.spec.action != "Report" and bool(self.problem or self.growth is not None or self.cap is not None)
-
-    def field(self, limit: str) -> str:
-        """Return the path of a limit as messages name it."""
-        return limit.replace(_SPEC, self.path, 1)
-
-    def value(self, limit: str) -> str:
-        """Return a limit with its value and unit: ``spec.energyWattHours=43320 Wh``."""
-        values = {
-            "spec.powerWatts": (self.spec.power_watts, "W"),
-            "spec.energyWattHours": (self.spec.energy_watt_hours, "Wh"),
-        }
-        value, unit = values.get(limit, (None, ""))
-        return self.field(limit) + ("" if value is None else f"={value} {unit}")
+from energylens.planner.types import PowerAllowance
 
 
 def allowance(
@@ -159,7 +54,7 @@ def allowance(
     unserved = unserved or {}
     around = around or Surroundings()
     others = [d for d in deployments if d.key != deployment.key]
-    claims: list[_Claim] = []
+    claims: list[BudgetClaim] = []
     unreadable: Budget | None = None
     for budget in budgets:
         namespace, spec = budget.namespace, budget.spec
@@ -197,7 +92,11 @@ def _without_growth(name: str, why: str, view: BudgetView, own: float, found: Al
 
 
 def _unseen(
-    deployment: PlannedDeployment, claims: Sequence[_Claim], unserved: Mapping[str, str], own: float, found: Allowed
+    deployment: PlannedDeployment,
+    claims: Sequence[BudgetClaim],
+    unserved: Mapping[str, str],
+    own: float,
+    found: Allowed,
 ) -> Allowed:
     """Return the allowance if the API server does not serve a kind of budget.
 
@@ -223,21 +122,20 @@ def _claim(
     others: CountedWatts,
     now: datetime,
     around: Surroundings,
-) -> _Claim:
+) -> BudgetClaim:
     status = budget.status
     own_share = share(spec, deployment, around)
     allowed = budget.caps.get(deployment.key)
     cap = allowed / own_share if allowed is not None and own_share else None
     growth, problem = growth_of(budget.generation, spec, status, now)
-    return _Claim(
+    return BudgetClaim(
         name=budget.name,
         spec=spec,
         status=status,
         own=float(deployment.committed_watts),
         granted=float(deployment.reserved_watts),
         own_share=own_share,
-        others=others.reserved,
-        others_now=others.committed,
+        others=others,
         growth=growth,
         problem=problem,
         cap=cap if spec.action == "Shed" else None,
@@ -245,10 +143,11 @@ def _claim(
         now=now,
         beyond=_measured_above(spec, status),
         awaits_look=awaits_look(budget, now),
+        week=deployment.week,
     )
 
 
-def _own_claim(deployment: PlannedDeployment, now: datetime) -> _Claim | None:
+def _own_claim(deployment: PlannedDeployment, now: datetime) -> BudgetClaim | None:
     """Return the claim of the budget in the deployment's own spec; None without one."""
     own = deployment.budget
     if own is None:
@@ -262,15 +161,14 @@ def _own_claim(deployment: PlannedDeployment, now: datetime) -> _Claim | None:
     ceilings = [PowerAllowed(float(own.power_watts), "spec.powerWatts")] if own.power_watts is not None else []
     if own.energy_watt_hours is not None:
         ceilings.append(PowerAllowed(own.energy_watt_hours / period.hours, "spec.energyWattHours"))
-    return _Claim(
+    return BudgetClaim(
         name=FIELD,
         spec=spec,
         status=status,
         own=float(committed),
         granted=float(deployment.reserved_watts),
         own_share=1.0,
-        others=0.0,
-        others_now=0.0,
+        others=NO_WATTS,
         growth=growth,
         problem=problem,
         cap=None,
@@ -278,6 +176,7 @@ def _own_claim(deployment: PlannedDeployment, now: datetime) -> _Claim | None:
         now=now,
         ceiling=min(ceilings, key=lambda c: c.watts) if own.action == "Enforce" else None,
         path=f"{FIELD}.",
+        week=deployment.week,
     )
 
 
@@ -289,18 +188,34 @@ def _measured_above(spec: EnergyBudgetSpec, status: EnergyBudgetStatus) -> float
     return step * -(-(status.excess_power_watts or 0) // step)
 
 
-def _together(claims: Sequence[_Claim]) -> Allowed:
+def _together(claims: Sequence[BudgetClaim]) -> Allowed:
     if not claims:
         view = BudgetView("True", Reason.NO_BUDGET, "no budget selects this deployment")
         return Allowed(None, view, None)
     limiting = [claim for claim in claims if claim.limits]
     tightest = min(limiting, key=lambda claim: (claim.left, claim.name), default=None)
-    allowed = None if tightest is None else tightest.allowance
+    allowed = None if tightest is None else _by_hour(tightest.allowance, limiting)
     binding = tightest or min(claims, key=lambda claim: (-_percent(claim), claim.name))
     return Allowed(allowed, _view(claims, binding), _status(binding, allowed))
 
 
-def _status(binding: _Claim, allowed: PowerAllowance | None) -> BudgetStatus:
+def _by_hour(allowed: PowerAllowance, claims: Sequence[BudgetClaim]) -> PowerAllowance:
+    """Return the power of each hour where several hours differ; a budget that sheds or cannot be checked has one.
+
+    The source stays the budget that leaves least in any hour.
+    """
+    hours = [claim.left_by_hour for claim in claims]
+    if allowed.sheds or any(claim.problem for claim in claims) or not any(hours):
+        return allowed
+    whole = [
+        [float(math.floor(claim.left + 1e-6))] * HOURS if by_hour is None else by_hour
+        for claim, by_hour in zip(claims, hours, strict=True)
+    ]
+    least = tuple(map(min, *whole)) if len(whole) > 1 else tuple(whole[0])
+    return allowed if min(least) == max(least) else replace(allowed, watts=max(least), hours=least)
+
+
+def _status(binding: BudgetClaim, allowed: PowerAllowance | None) -> BudgetStatus:
     """Return the part of a deployment's status about the budget that binds it.
 
     For a shared budget it contains only the deployment's own share. Commitments and usage of others are in the status
@@ -321,11 +236,11 @@ def _status(binding: _Claim, allowed: PowerAllowance | None) -> BudgetStatus:
     )
 
 
-def _percent(claim: _Claim) -> float:
+def _percent(claim: BudgetClaim) -> float:
     return claim.status.used_percent or 0
 
 
-def _view(claims: Sequence[_Claim], binding: _Claim) -> BudgetView:
+def _view(claims: Sequence[BudgetClaim], binding: BudgetClaim) -> BudgetView:
     """Return the most severe verdict: shed power, an exceeded limit, an uncheckable budget, or energy that runs out."""
     taken = [claim for claim in claims if claim.cap is not None]
     if taken:
@@ -356,7 +271,7 @@ def _view(claims: Sequence[_Claim], binding: _Claim) -> BudgetView:
     return BudgetView("True", Reason.WITHIN_BUDGET, text + (f"; {others} more hold too" if others else ""))
 
 
-def _exceeded(claim: _Claim) -> list[str]:
+def _exceeded(claim: BudgetClaim) -> list[str]:
     """Return by how much a budget is exceeded, in the words of its own condition; empty if it is met."""
     status, is_counted = claim.status, not claim.problem
     figures = Figures(
@@ -373,7 +288,7 @@ def _exceeded(claim: _Claim) -> list[str]:
     ]
 
 
-def _too_fast(claim: _Claim) -> str:
+def _too_fast(claim: BudgetClaim) -> str:
     """Return that an energy limit will not last at the committed power; "" if it will."""
     growth = claim.growth
     if growth is None or growth.limit == "spec.powerWatts" or claim.used <= growth.watts:

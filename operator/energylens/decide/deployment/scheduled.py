@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, MutableMapping
 from dataclasses import dataclass, replace
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus, ScheduledReplicas, ScheduleStatus
+from energylens.api.llmdeployment import WEEKDAYS, LLMDeployment, PlanStatus, ScheduledReplicas, ScheduleStatus
 from energylens.api.quantity import format_milli
 from energylens.api.timestamp import timestamp
 from energylens.api.words import counted
@@ -61,7 +61,7 @@ def scheduled(case: Case, weeks: Weeks) -> PlanChoice:
     timetable = weekly.timetable_of(deployment, week.schedule)
     target = weekly.followed(timetable, week.schedule, now)
     before, current = deployment.status.schedule, deployment.status.plan
-    limited = _limited(case, target.entry)
+    limited = _limited(case, week.schedule, target.entry)
     stands = (
         current is not None
         and week.decision == "SamePlan"
@@ -73,7 +73,7 @@ def scheduled(case: Case, weeks: Weeks) -> PlanChoice:
     if stands and current is not None:
         plan, shed = current, ""
     else:
-        found = plan_at(case, _target(case, week, target))
+        found = plan_at(_in_entry(case, week.schedule, target.entry), _target(case, week, target))
         plan, shed = found.plan, found.shed
     choice = PlanChoice(
         plan,
@@ -117,9 +117,22 @@ def _made_from(case: Case, schedule: ScheduleStatus, plan: PlanStatus) -> str:
     asked, allowance = case.inputs.deployment, _growth(case)
     free = case.hash_of(asked, None, restricted=False)
     if weekly.is_made_from(schedule, plan, free):
-        return free if allowance is None or weekly.peak_watts(schedule) <= allowance.watts else ""
+        return free if allowance is None or _fits(schedule, allowance) else ""
     exact = case.hash_of(asked, None)
     return exact if allowance is not None and weekly.is_made_from(schedule, plan, exact) else ""
+
+
+def _fits(schedule: ScheduleStatus, allowance: PowerAllowance) -> bool:
+    """Return whether every hour of a schedule keeps to the power that budgets leave."""
+    return all(entry.power_watts <= _left_in(schedule, entry, allowance).watts for entry in schedule.hours)
+
+
+def _left_in(schedule: ScheduleStatus, entry: ScheduledReplicas, allowance: PowerAllowance) -> PowerAllowance:
+    """Return the power that budgets leave in the hours of an entry."""
+    starts = [24 * WEEKDAYS.index(each.day) + each.hour for each in schedule.hours]
+    index = schedule.hours.index(entry)
+    hours = (starts[(index + 1) % len(starts)] - starts[index] - 1) % HOURS + 1
+    return allowance.within(starts[index], hours)
 
 
 def _growth(case: Case) -> PowerAllowance | None:
@@ -294,9 +307,19 @@ def _target(case: Case, week: _Week, target: weekly.CurrentEntry) -> Target:
     )
 
 
-def _limited(case: Case, entry: ScheduledReplicas) -> str:
+def _in_entry(case: Case, schedule: ScheduleStatus, entry: ScheduledReplicas) -> Case:
+    """Return the case with the power that budgets leave in the hours of an entry."""
+    allowance = case.inputs.allowance
+    if allowance is None or allowance.hours is None:
+        return case
+    return replace(case, inputs=replace(case.inputs, allowance=_left_in(schedule, entry, allowance)), _hashes=[])
+
+
+def _limited(case: Case, schedule: ScheduleStatus, entry: ScheduledReplicas) -> str:
     """Return why budgets do not allow the power of an hour; "" if they do."""
     allowance = effective_allowance(case.inputs.deployment.spec, case.inputs.allowance)
+    if allowance is not None:
+        allowance = _left_in(schedule, entry, allowance)
     if allowance is None or entry.power_watts <= allowance.watts:
         return ""
     return (

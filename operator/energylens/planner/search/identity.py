@@ -167,6 +167,7 @@ def inputs_hash(
         "gpus": {product: _whole(gpus[product]) for product in products if product in gpus},
         "predictor": predictor_version,
         "allowanceWatts": None if allowance is None else round(allowance.watts),
+        **({"allowanceByHour": allowance.hours} if allowance is not None and allowance.hours is not None else {}),
         **({"sheds": allowance.source} if allowance is not None and allowance.sheds else {}),
     }
     learned = corrections.document() if corrections is not None else {}

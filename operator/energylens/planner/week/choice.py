@@ -97,6 +97,8 @@ class Week:
     objective: Objective
     starts: Mapping[tuple[int, int], Start]
     """Start of a replica by the index of its product in ``rows.products`` and its GPUs."""
+    limits: FloatArray | None = None
+    """Power that budgets leave in each span, W, shape (s,); None if ``costs`` know the limit."""
 
     @cached_property
     def hours(self) -> FloatArray:
@@ -145,7 +147,14 @@ class Week:
         if self.objective == "MinimizeGPUs":
             paid = start.seconds * float(self.rows.layouts.gpus[first])
         costs = self.costs[self.rate_of[:, None], group[None, :]] * (self.hours * _SECONDS)[:, None]
-        return Cycle(self.rows.replicas[group], costs, paid)
+        return Cycle(self.rows.replicas[group], np.where(self.within_limits(group), costs, np.inf), paid)
+
+    def within_limits(self, group: IntArray) -> BoolArray:
+        """Return in which spans budgets allow each of m candidates, shape (s, m)."""
+        if self.limits is None:
+            return np.ones((self.hours.size, group.size), dtype=bool)
+        watts = np.rint(self.watts[self.rate_of[:, None], group[None, :]])
+        return np.asarray(watts <= self.limits[:, None])
 
     @property
     def tokens(self) -> float:
@@ -203,8 +212,10 @@ def _values(week: Week, product: str | None) -> tuple[list[float], list[IntArray
     for i in np.argsort(bounds, kind="stable").tolist():
         if not np.isfinite(bounds[i]) or bounds[i] > min(values, default=np.inf) * LARGEST_TIE:
             break
-        values.append(week.cycle(groups[i]).cheapest())
-        kept.append(groups[i])
+        value = week.cycle(groups[i]).cheapest()
+        if np.isfinite(value):
+            values.append(value)
+            kept.append(groups[i])
     return values, kept
 
 
@@ -243,7 +254,9 @@ def _chosen(week: Week, group: IntArray) -> ChosenLayout:
 
 def best_constant(week: Week) -> ConstantPlan | None:
     """Return the plan of one layout and a constant number of replicas with the least cost over the week."""
-    costs = week.rate_seconds @ week.costs
+    costs = np.asarray(week.rate_seconds @ week.costs)
+    if week.limits is not None:
+        costs = np.where(week.within_limits(np.arange(costs.size)).all(axis=0), costs, np.inf)
     if not np.isfinite(costs).any():
         return None
     row = int(np.argmin(costs))

@@ -36,7 +36,7 @@ from energylens.planner.week.rates import figures_by_rate
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.parameters import weight_bytes
 from energylens.predictor.model.requantize import with_quantization
-from energylens.predictor.types import GpuSpec
+from energylens.predictor.types import FloatArray, GpuSpec
 
 _RATE = "spec.workload.requestsPerSecond"
 _PROFILE = "spec.workload.profile"
@@ -130,9 +130,16 @@ class WeekProblem:
             self.snapshot,
             self.gpus,
             self.predictor,
-            allowance=self.allowance,
+            allowance=None if self.allowance is None else self.allowance.within(span.start, span.hours),
             corrections=self.corrections,
         )
+
+    @property
+    def limits(self) -> FloatArray | None:
+        """Power that budgets leave in each span, W, shape (s,); None if it is the same in every hour."""
+        if self.allowance is None or self.allowance.hours is None:
+            return None
+        return np.asarray([self.allowance.within(span.start, span.hours).watts for span in self.load.spans])
 
     def answer(self, span: RateSpan) -> Feasible | Infeasible:
         """Return the plan for the rate of one span alone."""
@@ -169,7 +176,8 @@ def plan_week(asked: WeekProblem) -> WeekPlan | Infeasible:
 
     rates = list(dict.fromkeys(span.requests_per_second for span in load.spans))
     figures = figures_by_rate(rates, within, at_peak, at, objective)
-    week = Week(load, at_peak.rows, figures, objective, _starts(at_peak.rows, asked, weight_bytes(problem.model)))
+    starts = _starts(at_peak.rows, asked, weight_bytes(problem.model))
+    week = Week(load, at_peak.rows, figures, objective, starts, asked.limits)
     chosen = choose(week)
     if chosen is None:
         return _why_no_layout(asked, load)

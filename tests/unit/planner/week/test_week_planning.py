@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -50,8 +50,11 @@ def problem(
     return build
 
 
-def every_week(asked: WeekProblem, start: float) -> float:
-    """Return the least energy of three layouts with all sequences of replicas, J, from plans for one rate each."""
+def every_week(asked: WeekProblem, start: float, limits: Sequence[float] = ()) -> float:
+    """Return the least energy of three layouts with all sequences of replicas, J, from plans for one rate each.
+
+    ``limits`` of the power of each span, W, rule out sequences.
+    """
     spans, best = asked.load.spans, float("inf")
     for tensor in (1, 2, 4):
         watts: dict[str, dict[int, float]] = {}
@@ -69,6 +72,9 @@ def every_week(asked: WeekProblem, start: float) -> float:
                     joules = float(parse_quantity(predicted.joules_per_output_token))
                     watts[rate][replicas] = joules * predicted.output_tokens_per_second
         for path in itertools.product(*(watts[span.requests_per_second] for span in spans)):
+            drawn = [watts[span.requests_per_second][n] for span, n in zip(spans, path, strict=True)]
+            if any(round(power) > limit for power, limit in zip(drawn, limits, strict=False)):
+                continue
             held = sum(
                 watts[span.requests_per_second][n] * 3600 * span.hours for span, n in zip(spans, path, strict=True)
             )
@@ -206,6 +212,57 @@ def test_power_that_a_budget_leaves_holds_at_the_highest_rate(problem: Callable[
     refused = plan_week(problem(allowance=PowerAllowance(10.0, "EnergyBudget team-a/cap")))
     assert isinstance(refused, Infeasible)
     assert refused.reason == "BudgetExceeded"
+
+
+def test_the_power_of_each_hour_keeps_to_what_budgets_leave_in_it(problem: Callable[..., WeekProblem]) -> None:
+    fixed = {"overrides": {"pipelineParallel": 1, "maxBatchSize": 1024}}
+    other = {**BUSY, "days": ["Fri"], "requestsPerSecond": "690"}
+    free = plan_week(problem(BUSY, other, planning=fixed))
+    assert isinstance(free, WeekPlan)
+    # Wednesday and Friday leave less than Monday, as where other members have their peak.
+    peak = max(free.watts)
+    for share in (1.0, 0.98, 0.9, 0.8, 0.5):
+        hours = [peak + 1.0] * 168
+        for hour in range(48, 168):
+            hours[hour] = float(int(share * peak))
+        left = PowerAllowance(peak + 1.0, "EnergyBudget team/cap", hours=tuple(hours))
+        asked = problem(BUSY, other, planning=fixed, allowance=left)
+        found = plan_week(asked)
+        limits = [left.within(span.start, span.hours).watts for span in asked.load.spans]
+        least = every_week(problem(BUSY, other, planning=fixed), start_joules(free), limits)
+        if isinstance(found, Infeasible):
+            assert least == float("inf")
+            assert "EnergyBudget team/cap" in found.message
+            assert found.message.startswith(("Wed 08:00", "Fri 08:00", "Fri 18:00", "Wed 18:00", "Mon 18:00"))
+            continue
+        assert all(round(watts) <= limit for watts, limit in zip(found.watts, limits, strict=True))
+        assert found.joules == pytest.approx(least, rel=2e-3)
+
+
+def test_a_limit_of_the_night_stops_replicas_that_a_start_would_be_too_dear_for(
+    problem: Callable[..., WeekProblem],
+) -> None:
+    parts: dict[str, Any] = {
+        "planning": {"overrides": {"pipelineParallel": 1, "maxBatchSize": 1024, "tensorParallel": 1}},
+        "scaling": {"startJoules": 1_000_000_000},
+    }
+    free = plan_week(problem(**parts))
+    assert isinstance(free, WeekPlan)
+    assert len(set(free.replicas)) == 1
+    night = next(watts for span, watts in zip(free.load.spans, free.watts, strict=True) if span.hour == 18)
+    hours = tuple(1e6 if day in (0, 2) and 8 <= hour < 18 else night - 1.0 for day in range(7) for hour in range(24))
+    found = plan_week(problem(**parts, allowance=PowerAllowance(1e6, "EnergyBudget team/cap", hours=hours)))
+    assert isinstance(found, WeekPlan)
+    assert min(found.replicas) < max(found.replicas) == max(free.replicas)
+    limits = [night - 1.0 if span.hour == 18 else 1e6 for span in found.load.spans]
+    one = found.start.joules / (found.plan.gpus // found.plan.replicas)
+    assert found.joules == pytest.approx(every_week(problem(**parts), one, limits), rel=2e-3)
+    assert found.constant is None
+
+
+def start_joules(found: WeekPlan) -> float:
+    """Return the energy of the start of one GPU, J."""
+    return found.start.joules / (found.plan.gpus // found.plan.replicas)
 
 
 def test_a_start_takes_what_was_measured_of_an_8b_model_on_one_h200() -> None:
