@@ -151,6 +151,7 @@ def test_the_stamp_is_the_hash_of_all_of_the_manifest_and_changes_nothing_else()
         ([{"name": "a", "x": 1}], [{"name": "a", "x": 2}], [("a", "x")]),
         ([{"name": "a"}], [{"name": "a"}, {"name": "b"}], [("b", "name")]),
         (["y"], ["x"], [()]),
+        (None, [{"name": "a"}], [()]),
         ([{"name": "a"}], [{"name": "a", "x": 1}, "name"], [()]),
         ([{"name": "a"}], [{"name": "a", "x": 1}, {"name": "a", "x": 2}], [()]),
         ([{"name": "a"}], [{"name": "a", "x": 1}, {"x": 2}], [()]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -122,3 +123,23 @@ def test_a_list_changes_for_a_pod_on_a_node_that_does_not_count_and_is_not_on_it
     on: str, expected: tuple[str, ...]
 ) -> None:
     assert to_avoid(("known",), ("known", "new"), [pod("p0", node=on)]) == expected
+
+
+def affine(*fields: dict[str, Any]) -> dict[str, Any]:
+    terms = {"nodeSelectorTerms": [{"matchFields": list(fields)}]}
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+    return {"kind": "Deployment", "spec": {"template": {"spec": {"affinity": affinity}}}}
+
+
+def test_only_names_that_are_left_out_are_avoided() -> None:
+    out = {"key": "metadata.name", "operator": "NotIn", "values": ["a", "b"]}
+    assert avoided(affine(out)) == ("a", "b")
+    assert avoided(affine({**out, "operator": "In"}, {**out, "key": "metadata.other"})) == ()
+
+
+def test_pods_that_end_do_not_change_the_list() -> None:
+    ending = [
+        replace(pod("p0", node="new"), ends_by="2026-03-01T12:00:00Z"),
+        replace(pod("p1", node="new"), finished=True),
+    ]
+    assert to_avoid((), ("new",), ending) == ()

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energylens.decide.deployment.load import LOWEST_STEP, RAISE, FollowedLoad, MeasuredLoad, follow, rate_of
+from energylens.decide.deployment.load import (
+    LOWEST_STEP,
+    RAISE,
+    STEP,
+    FollowedLoad,
+    MeasuredLoad,
+    follow,
+    rate_of,
+    step_above,
+    step_of,
+)
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 WINDOW, HOLD = timedelta(minutes=10), timedelta(hours=1)
@@ -121,3 +131,34 @@ def test_whatever_comes_the_load_falls_at_most_once_per_hold_and_is_never_far_to
         if after.step < before.step
     ]
     assert all((later - earlier) * WINDOW >= HOLD for earlier, later in itertools.pairwise(falls))
+
+
+def test_a_rate_at_the_edge_of_the_hysteresis_keeps_the_step() -> None:
+    declared = 4.0
+    edges = [declared * RAISE, *[declared / (STEP * RAISE)] * 10]
+    assert run(edges, declared)[-1] == FollowedLoad(declared, counted=START + 11 * WINDOW)
+    assert run([edges[0] * 1.001], declared)[-1].step == 1
+    assert run([edges[1] * 0.999] * 10, declared)[-1].step == -1
+
+
+def test_at_the_lowest_step_no_load_changes_anything() -> None:
+    lowest = FollowedLoad(4.0, LOWEST_STEP, START)
+    assert run([0.0] * 10, load=lowest)[-1] == FollowedLoad(4.0, LOWEST_STEP, START, counted=START + 10 * WINDOW)
+
+
+def test_a_change_forgets_the_low_rates_before_it() -> None:
+    fallen = run([0.2] * 6, 0.5)[-1]
+    assert (fallen.below_since, fallen.highest_below, fallen.changed) == (None, 0.0, START + 6 * WINDOW)
+    busy = run([0.2, 0.2, 0.5], 0.5)[-1]
+    assert (busy.below_since, busy.highest_below) == (None, 0.0)
+
+
+@pytest.mark.parametrize("step", range(-9, 10))
+def test_a_step_is_found_from_its_rate(step: int) -> None:
+    assert step_of(4.0, 4.0 * STEP**step) == step
+    assert step_above(4.0, rate_of(4.0, step)) == step + 1
+
+
+def test_no_step_is_below_the_lowest() -> None:
+    assert step_of(4.0, 1e-6) == step_of(4.0, 0.0) == LOWEST_STEP
+    assert step_above(4.0, 1e-6) == LOWEST_STEP + 1
