@@ -147,6 +147,14 @@ def test_nothing_is_allowed_by_hours_that_are_over() -> None:
     assert power_allowed(limits, usage(limits, (), DAY, DAY.end, None), DAY, DAY.end) is None
 
 
+@pytest.mark.parametrize("hours", [23.5, 23.0])
+def test_energy_lasts_through_the_last_hour_of_a_period(hours: float) -> None:
+    limits = spec(energyWattHours=2400)
+    allowed = power_allowed(limits, usage(limits, used(2300), DAY, at(hours), None), DAY, at(hours))
+    assert allowed is not None
+    assert allowed.watts == pytest.approx(100 / (24 - hours))
+
+
 def test_a_carbon_limit_counts_nothing_without_its_forecast_and_allows_nothing_when_used_up() -> None:
     limits = spec(carbon={"forecastConfigMapRef": {"name": "grid"}, "gramsPerPeriod": 100})
     assert usage(limits, (), DAY, START, None).used_grams is None
