@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import kopf
@@ -32,9 +31,10 @@ from energylens.controller.pacing import Pacer
 from energylens.controller.process import Process
 from energylens.controller.queue import QUEUES, KeyQueue
 from energylens.controller.reconcile import Reconciler
+from energylens.controller.resync import LISTING, Resync
 from energylens.controller.status_memory import remembering
 from energylens.controller.store import Key, Store
-from energylens.controller.sweep import MOST_READ, Sweeper
+from energylens.controller.sweep import Sweeper
 from energylens.controller.workers import Workers
 from energylens.decide.budgets.status_check import checked_budget_status
 from energylens.decide.budgets.status_check import own_part as own_budget_part
@@ -115,6 +115,7 @@ class Acting:
         keeper, pace = self._keeping(cluster, clock), options.settings.measurement.scrape_seconds
         self._budget_looks = BudgetLooks(keeper, self._accounts.step, self._budgets_wanted, pace)
         self._sweeper = Sweeper(cluster, self._store, self._queue.add, options.namespaces)
+        self._resync = Resync(self._sweeper, self._until_done, clock, options.settings.resync_seconds)
         self._kinds = Kinds(cluster, options.namespaces, self._process.health.report)
         failures = Failures(cluster, self._store, clock, self._metrics, self._process.identity)
         self._workers = Workers(self._queue, self._reconciler.reconcile, failures.show, self._metrics, clock)
@@ -304,7 +305,7 @@ class Acting:
             changed.set()
             return
         # The store still has objects that were deleted while no watch was running.
-        await self._until_done(self._sweeper.sweep, "listing what is watched")
+        await self._until_done(self._sweeper.sweep, LISTING)
         await self._budget_looks.before_passes()
         if all_anew:
             for key in self._store.deployments:
@@ -315,7 +316,7 @@ class Acting:
     async def _comes_in(self) -> bool:
         """Return True when the store is complete; False if it makes no progress because a watch is dead."""
         fewest, stuck = float("inf"), 0
-        while missing := await self._until_done(self._sweeper.settle, "listing what is watched"):
+        while missing := await self._until_done(self._sweeper.settle, LISTING):
             stuck = 0 if len(missing) < fewest else stuck + 1
             fewest = min(fewest, len(missing))
             if stuck:
@@ -338,18 +339,12 @@ class Acting:
     async def _sweep(self, changed: asyncio.Event) -> None:
         """Find changes that the watches missed, and restart watches that keep missing changes."""
         await self._synced.wait()
-        missed_before = False
+        self._resync.begin()
         while True:
             await asyncio.sleep(self._options.settings.resync_seconds)
-            behind = await self._until_done(self._sweeper.sweep, "listing what is watched")
-            missed = await self._until_done(self._sweeper.settle, "listing what is watched") if behind else []
-            if missed:
-                log.warning("the watches missed %d changes, such as of %s", len(missed), missed[0])
-                if missed_before or len(missed) > MOST_READ:
-                    changed.set()
-                    return
-                await self._until_done(partial(self._sweeper.read, missed), "listing what is watched")
-            missed_before = bool(missed)
+            if await self._resync.step():
+                changed.set()
+                return
             self._process.health.report(WATCHING, "")
 
     async def _work(self) -> None:

@@ -31,7 +31,7 @@ from energylens.controller.kinds import ALL_KINDS, WatchableKinds
 from energylens.controller.store import Key, Store
 
 LISTS_GET_OLD_AFTER = 20
-"""Looks at the store before listing again: what was deleted since the list never comes."""
+"""Looks at the store without anything new before listing again: what was deleted since the list never comes."""
 LOOK_SECONDS = 0.25
 
 _WITHOUT_UID = (NODE, NAMESPACE)
@@ -76,7 +76,9 @@ class Sweeper:
         """The kinds that are watched now."""
 
     async def settle(self) -> list[Missed]:
-        """Wait until the store knows every object as the API server has it, or the lists have become old.
+        """Wait until the store knows every object as the API server has it, or nothing more of the lists comes in.
+
+        Late watches still bring something every few seconds; as long as they do, this waits.
 
         Returns:
             What did not come; nothing where all is known.
@@ -85,12 +87,14 @@ class Sweeper:
             ClusterError: a kind cannot be listed.
         """
         listed = {resource: await self._listed(resource) for resource in self._watched()}
-        for _ in range(LISTS_GET_OLD_AFTER):
-            missing = self._missing(listed)
-            if not missing:
-                break
+        missing, idle_looks = self._missing(listed), 0
+        while missing and idle_looks < LISTS_GET_OLD_AFTER:
             await self._sleep(LOOK_SECONDS)
-        return missing
+            # Objects that came in are not compared again: to compare thousands takes long.
+            rest = {resource: {name: listed[resource][name] for name in names} for resource, names in missing.items()}
+            before, missing = missing, self._missing(rest)
+            idle_looks = idle_looks + 1 if missing == before else 0
+        return [Missed(resource, name) for resource, names in missing.items() for name in names]
 
     async def read(self, missed: Sequence[Missed]) -> None:
         """Hear from the API server of what no watch has told.
@@ -104,8 +108,8 @@ class Sweeper:
             for body in await self._cluster.list_objects(resource, namespace=namespace or None, name=name):
                 handles[resource](body, False)
 
-    def _missing(self, listed: Mapping[Resource, Mapping[ObjectName, Identity]]) -> list[Missed]:
-        return [Missed(resource, name) for resource, names in listed.items() for name in self._behind(resource, names)]
+    def _missing(self, listed: Mapping[Resource, Mapping[ObjectName, Identity]]) -> dict[Resource, list[ObjectName]]:
+        return {resource: behind for resource, names in listed.items() if (behind := self._behind(resource, names))}
 
     def _behind(self, resource: Resource, listed: Mapping[ObjectName, Identity]) -> list[ObjectName]:
         """Return what the store does not know, or knows in an older state."""

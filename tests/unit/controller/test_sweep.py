@@ -112,6 +112,24 @@ async def test_what_does_not_come_in_is_named_by_settling_and_noticed_by_a_sweep
     assert await swept.sweeper.sweep() is False
 
 
+async def test_watches_that_are_late_are_waited_for_as_long_as_they_bring_something(swept: Swept) -> None:
+    world, sweeper = swept.world, swept.sweeper
+    swept.naps, late = 3, 3 * LISTS_GET_OLD_AFTER
+    for number in range(late):
+        world.cluster.put(node(f"late-{number:02d}"))
+    told, world.delayed = list(world.delayed or ()), []
+
+    async def one_comes_in_every_other_time(seconds: float) -> None:
+        swept.naps += 1
+        if told and swept.naps % 2:
+            world.delayed = [told.pop(0)]
+            world.deliver()
+
+    sweeper._sleep = one_comes_in_every_other_time
+    assert await sweeper.settle() == []
+    assert swept.naps >= 2 * late
+
+
 def change(body: Object) -> None:
     body["metadata"].setdefault("labels", {})["changed"] = "yes"
 
