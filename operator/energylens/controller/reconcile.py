@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
@@ -36,8 +36,9 @@ from energylens.decide.budgets.own_budget import with_account
 from energylens.decide.decide import Outcome, decide
 from energylens.decide.deployment import rollback
 from energylens.decide.deployment.children import Children
+from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.learning import Learning
-from energylens.decide.deployment.observation import Observation, PlanChoice, plan_label
+from energylens.decide.deployment.observation import Allowed, Observation, PlanChoice, plan_label
 from energylens.decide.deployment.planning import PlanningService
 from energylens.decide.deployment.recovery import recovered
 from energylens.decide.deployment.rollouts import looks_again
@@ -50,6 +51,10 @@ from energylens.measure.energy import EnergySpan
 
 ROLLOUT_LOOK_SECONDS = 20.0
 """Seconds between checks of a rollout that no watch may update: events are not watched, and deadlines pass."""
+MOST_PREPARATIONS = 3
+"""Times that a week is planned in steps before it is planned in one turn."""
+Result = TypeVar("Result")
+_END = object()
 HANDOVER_RETRY_SECONDS = 10.0
 """Seconds between attempts to scale down or remove the workload of the previous plan."""
 
@@ -211,14 +216,18 @@ class Reconciler:
         window = self.observing.measurement(key, running, self._store.workloads(key).running(running))
         account = self._accounts.of(key, body, is_written=is_new_window(deployment, window))
         claims = await read_claims(self._cluster, deployment)
-        async with self._one_plan_at_a_time.turn(first=is_unplanned(body)):
+
+        def seen() -> tuple[Allowed, Inputs]:
             allowed = self.allowances.of(with_account(body, account))
             offered = Offered(self._inventory.snapshot(key), allowed.allowance, self._learning.pool, self.serves_lws)
             present = self.observing.present(key, deployment, claims, window)
-            inputs = gather(deployment, offered, named, present, now=self._clock.now())
-            planning = await asyncio.get_running_loop().run_in_executor(
-                self._planner, self._planning.planning_for, inputs
-            )
+            return allowed, gather(deployment, offered, named, present, now=self._clock.now())
+
+        first = is_unplanned(body)
+        await self._prepare(lambda: seen()[1], first=first)
+        async with self._one_plan_at_a_time.turn(first=first):
+            allowed, inputs = seen()
+            planning = await self._in_planner(self._planning.planning_for, inputs)
             if planning.reason is Reason.AWAITING_BUDGET:
                 self._look_at_budgets()
             if planning.replica is not None:
@@ -234,6 +243,24 @@ class Reconciler:
                 allowed = self.allowances.of(with_account(self._inventory.with_plan(key, body), account))
         live = await self.observing.running(key, inputs.standing or planning.plan, claims)
         return decide(inputs, planning, allowed, live, now=self._clock.now(), account=account)
+
+    async def _prepare(self, seen: Callable[[], Inputs], *, first: bool) -> None:
+        """Plan what takes many seconds in steps, so that other deployments are planned between two of them.
+
+        They may take GPUs or power meanwhile: then the steps are made again, and in the end all in one turn.
+        """
+        for _ in range(MOST_PREPARATIONS):
+            steps, count = self._planning.prepare(seen()), 0
+            while True:
+                async with self._one_plan_at_a_time.turn(first=first):
+                    if await self._in_planner(next, steps, _END) is _END:
+                        break
+                count += 1
+            if not count:
+                return
+
+    async def _in_planner(self, function: Callable[..., Result], *arguments: object) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._planner, function, *arguments)
 
     async def _look(self, key: Key, wanted: Outcome, written: Written, unmoved: str) -> Outcome:
         """Return the outcome with the state observed after the writes."""

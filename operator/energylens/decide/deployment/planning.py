@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -15,7 +15,7 @@ from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.load import FollowedLoad
 from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.policies import PolicyInput, choose, return_to_last_good
-from energylens.decide.deployment.scheduled import Weeks, scheduled
+from energylens.decide.deployment.scheduled import Weeks, prepared, scheduled
 from energylens.decide.deployment.served import ModelProblemError, model_of, predictor_of
 from energylens.decide.deployment.verifying import verified
 from energylens.decide.reasons import Reason
@@ -63,6 +63,16 @@ class PlanningService:
         if isinstance(returned, PlanChoice):
             return verified(case, returned)
         return replace(verified(case, self._standing_or_new(case)), no_way_back=returned)
+
+    def prepare(self, inputs: Inputs) -> Iterator[None]:
+        """Plan a week in steps, and remember it for :meth:`planning_for`; no step for what is planned quickly.
+
+        Each step is slow: run it off the event loop.
+        """
+        if inputs.deployment.spec.workload.profile is not None:
+            case = _case(inputs, self.answers)
+            if isinstance(case, Case):
+                yield from prepared(case, self._weeks)
 
     def forget(self, namespace: str, name: str) -> None:
         """Drop the cache of a deleted deployment."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, MutableMapping
+from collections.abc import Generator, Hashable, Iterator, MutableMapping
 from dataclasses import dataclass, replace
 
 from energylens.api.llmdeployment import WEEKDAYS, LLMDeployment, PlanStatus, ScheduledReplicas, ScheduleStatus
@@ -22,7 +22,7 @@ from energylens.planner import adoption, effective_allowance
 from energylens.planner.search.identity import identified, is_made_from
 from energylens.planner.search.week_load import HOURS, at_rate
 from energylens.planner.types import Feasible, Infeasible, PlanningResult, PowerAllowance
-from energylens.planner.week.planning import WeekPlan, WeekProblem, plan_week, saving_text
+from energylens.planner.week.planning import WeekPlan, WeekProblem, finished, plan_week_in_steps, saving_text
 from energylens.predictor.model.parameters import weight_bytes
 
 Weeks = MutableMapping[tuple[Hashable, ...], WeekPlan | Infeasible]
@@ -202,7 +202,21 @@ def _is_restricted(case: Case, result: WeekPlan) -> bool:
     return allowance is not None and result.peak.restricted
 
 
+def prepared(case: Case, weeks: Weeks) -> Iterator[None]:
+    """Plan the week that :func:`scheduled` asks for, in steps, and remember it; no step if nothing is to be planned.
+
+    Other deployments can be planned between the steps. If they take GPUs or power, the week is planned again.
+    """
+    if case.inputs.no_hours is None and _standing(case) is None and waits_for_budget(case) is None:
+        yield from _week_in_steps(case, case.inputs.deployment, weeks)
+
+
 def _week_of(case: Case, asked: LLMDeployment, weeks: Weeks) -> WeekPlan | Infeasible:
+    """Return the best week at once."""
+    return finished(_week_in_steps(case, asked, weeks))
+
+
+def _week_in_steps(case: Case, asked: LLMDeployment, weeks: Weeks) -> Generator[None, None, WeekPlan | Infeasible]:
     """Return the best week; with the same inputs and free GPUs, the week is not planned again."""
     inputs = case.inputs
     nodes = tuple((node.name, node.free_now, node.schedulable) for node in inputs.snapshot.nodes)
@@ -210,13 +224,14 @@ def _week_of(case: Case, asked: LLMDeployment, weeks: Weeks) -> WeekPlan | Infea
     key = (asked.metadata.uid, asked.spec.model_dump_json(), case.hash_of(asked, None), nodes, allowance)
     known = weeks.get(key)
     if known is None:
+        yield
         problem = WeekProblem(
             asked, case.model, inputs.snapshot, case.gpus, case.predictor, allowance, inputs.corrections
         )
         within = _within_nodes(case, problem)
-        known = plan_week(within)
+        known = yield from plan_week_in_steps(within)
         if isinstance(known, Infeasible) and within is not problem:
-            known = plan_week(problem)
+            known = yield from plan_week_in_steps(problem)
         while len(weeks) >= MOST_WEEKS:
             weeks.pop(next(iter(weeks)))
         weeks[key] = known

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -38,6 +39,7 @@ from energylens.predictor.model.parameters import weight_bytes
 from energylens.predictor.model.requantize import with_quantization
 from energylens.predictor.types import FloatArray, GpuSpec
 
+_Result = TypeVar("_Result")
 _RATE = "spec.workload.requestsPerSecond"
 _PROFILE = "spec.workload.profile"
 _PLACE = tuple(str(field.alias) for field in (ReplicaLayout.model_fields | GpuChoice.model_fields).values())
@@ -153,11 +155,28 @@ class WeekProblem:
 
 
 def plan_week(asked: WeekProblem) -> WeekPlan | Infeasible:
+    """Return the best week, as :func:`plan_week_in_steps` does, at once."""
+    return finished(plan_week_in_steps(asked))
+
+
+def finished(steps: Generator[None, None, _Result]) -> _Result:
+    """Return the result of steps, all of which are made at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
+
+
+def plan_week_in_steps(asked: WeekProblem) -> Generator[None, None, WeekPlan | Infeasible]:
     """Return the layout and the replicas of least energy over the week, starts included, or why there are none.
 
     The search covers every layout that sustains the highest rate, with every number of replicas in every span, and
     computes the energy of a layout exactly (:mod:`energylens.planner.week.cycle`). If a plan for a constant rate leaves
     out candidates on a large cluster (:mod:`energylens.planner.search.reach`), the search leaves them out, too.
+
+    Yields between the rates, so that others can be planned meanwhile.
     """
     load = asked.load
     peak, solution = asked.solved(load.peak)
@@ -175,7 +194,7 @@ def plan_week(asked: WeekProblem) -> WeekPlan | Infeasible:
         return evaluated(asked.problem(rate), spaces)
 
     rates = list(dict.fromkeys(span.requests_per_second for span in load.spans))
-    figures = figures_by_rate(rates, within, at_peak, at, objective)
+    figures = yield from figures_by_rate(rates, within, at_peak, at, objective)
     starts = _starts(at_peak.rows, asked, weight_bytes(problem.model))
     week = Week(load, at_peak.rows, figures, objective, starts, asked.limits)
     chosen = choose(week)

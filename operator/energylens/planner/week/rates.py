@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,8 +20,8 @@ Evaluate = Callable[[str, Sequence[ProductSpace]], Solution]
 
 def figures_by_rate(
     rates: Sequence[str], spaces: Sequence[ProductSpace], at_peak: Solution, evaluate: Evaluate, objective: Objective
-) -> dict[str, RateFigures]:
-    """Return the figures of n candidates under each rate.
+) -> Generator[None, None, dict[str, RateFigures]]:
+    """Return the figures of n candidates under each rate; yield before each evaluation, which takes long.
 
     Rates are evaluated in ascending order. A number of replicas that does not sustain a rate sustains no higher rate;
     it is not evaluated again, and its cost is infinite.
@@ -37,6 +37,7 @@ def figures_by_rate(
     found = {highest: RateFigures.of(at_peak, objective)}
     sustained = [np.ones(len(space), dtype=bool) for space in spaces]
     for rate in sorted((rate for rate in rates if rate != highest), key=parse_quantity):
+        yield
         left = [_with_enough(space, enough) for space, enough in zip(spaces, sustained, strict=True)]
         index = np.flatnonzero(np.concatenate([mine for _, mine in left]))
         solution = evaluate(rate, [space for space, _ in left])

@@ -16,7 +16,7 @@ from energylens.planner.search.problem import Solution, evaluated, spaces_of
 from energylens.planner.search.space import ProductSpace
 from energylens.planner.types import ClusterSnapshot
 from energylens.planner.week.choice import RateFigures
-from energylens.planner.week.planning import WeekProblem
+from energylens.planner.week.planning import WeekProblem, finished
 from energylens.planner.week.rates import figures_by_rate
 
 RATES = ("700", "2", "2000", "90", "350", "1100")
@@ -44,7 +44,7 @@ def test_rates_have_the_figures_of_all_candidates_and_none_is_evaluated_that_sus
         sizes[rate] = sum(map(len, left))
         return evaluated(asked.problem(rate), left)
 
-    found = figures_by_rate(RATES, spaces, whole["2000"], evaluate, "MinimizeEnergy")
+    found = finished(figures_by_rate(RATES, spaces, whole["2000"], evaluate, "MinimizeEnergy"))
     assert next(iter(found)) == "2000"
     for rate in RATES:
         expected = RateFigures.of(whole[rate], "MinimizeEnergy")
