@@ -40,6 +40,11 @@ STATUS: dict[str, Any] = {
         "prefixCacheHitPercent": 40,
         "acceptancePercent": 60,
     },
+    "previousRevision": {
+        "joulesPerOutputToken": "600m",
+        "measuredJoulesPerOutputToken": "650m",
+        "measuredOutputTokensPerSecond": 5000,
+    },
     "prediction": {f"{name}ErrorPercent": -20 for name in ("energy", "power", "itl", "tpot", "ttft", "endToEnd")},
     "conditions": [
         {"type": "Ready", "status": "True", "reason": "PodsReady"},

@@ -58,6 +58,17 @@ EDITS: dict[str, Any] = {
     ),
     "a long text": lambda body: body["status"]["plan"].update(bindingConstraint="x" * 100_000),
     "another type": lambda body: body["status"].update(plan=["nonsense"], activeRevision="nothing"),
+    "a plan before": lambda body: body["status"].update(
+        previousRevision={
+            "planHash": "f" * 16,
+            "replacedBy": body["status"]["plan"]["hash"],
+            "replacedTime": "2126-03-01T00:00:00Z",
+        }
+    ),
+    "a plan before another plan": lambda body: body["status"].update(
+        previousRevision={"planHash": "f" * 16, "replacedBy": "e" * 16, "replacedTime": "2026-03-01T00:00:00Z"}
+    ),
+    "energy": lambda body: body["status"]["activeRevision"].update(measuredJoulesPerOutputToken="-1"),
     "generation": lambda body: body["status"].update(observedGeneration=10**9),
 }
 

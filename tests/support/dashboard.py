@@ -11,9 +11,10 @@ DASHBOARD = Path(__file__).resolve().parents[2] / "charts" / "energylens" / "das
 def filled_queries(namespace: str) -> dict[str, str]:
     """Return every query, and its form for one namespace.
 
-    Offsets are removed: a Prometheus of a test has no last week.
+    ``$__range``, the month so far, is that of the 28th, whatever the date: an increase over more time than there is
+    data is the increase of the data.
     """
-    filled = {"$__rate_interval": "1m", "$namespace": namespace, "$name": ".*", " offset 7d": ""}
+    filled = {"$__rate_interval": "1m", "$__range": f"{27 * 86_400}s", "$namespace": namespace, "$name": ".*"}
     panels = json.loads(DASHBOARD.read_text())["panels"]
     found = {target["expr"]: target["expr"] for panel in panels for target in panel.get("targets", ())}
     for variable, value in filled.items():

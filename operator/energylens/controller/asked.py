@@ -12,7 +12,7 @@ from energylens.api.llmdeployment import PlanStatus
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.controller.store import Body, Key, Store
 from energylens.decide.deployment.replica import one_replica
-from energylens.decide.deployment.status import SOURCES
+from energylens.decide.deployment.windows import SOURCES
 from energylens.measure.types import Percentile
 
 

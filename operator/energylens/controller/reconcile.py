@@ -42,8 +42,9 @@ from energylens.decide.deployment.observation import Allowed, Observation, PlanC
 from energylens.decide.deployment.planning import PlanningService
 from energylens.decide.deployment.recovery import recovered
 from energylens.decide.deployment.rollouts import looks_again
-from energylens.decide.deployment.status import is_new_window, is_unplanned
+from energylens.decide.deployment.status import is_unplanned
 from energylens.decide.deployment.unreadable import unreadable_status
+from energylens.decide.deployment.windows import is_new_window
 from energylens.decide.gather import Offered, gather
 from energylens.decide.learned.corrections import Pool
 from energylens.decide.reasons import EventReason, Reason

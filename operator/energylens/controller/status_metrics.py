@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from energylens.api.quantity import parse_quantity
 from energylens.controller.store import Body, Key, Store
+from energylens.decide.deployment.revisions import saved_watts
 
 OBJECT = ("namespace", "name")
 FRESH = ("Measured", "TooFewTokens", "TokensMissing")
@@ -93,6 +94,22 @@ def _plan(status: Status) -> Samples:
         yield tuple(str(plan.get(name, "")) for name in names), 1.0
 
 
+def _saved(status: Status) -> Samples:
+    """Yield the power saved against the plan before, if both plans were measured at a similar load."""
+    before, now = status.get("previousRevision") or {}, status.get("measured") or {}
+    figures = (
+        before.get("measuredJoulesPerOutputToken"),
+        before.get("measuredOutputTokensPerSecond"),
+        now.get("joulesPerOutputToken"),
+        now.get("outputTokensPerSecond"),
+    )
+    if not _is_fresh(status) or any(figure is None for figure in figures):
+        return
+    saved = saved_watts(*(float(parse_quantity(str(figure))) for figure in figures))
+    if saved is not None:
+        yield (), saved
+
+
 _PREDICTED = ("plan", "predicted")
 _LATENCIES = (
     ("itl", "inter-token latency", "itlMilliseconds"),
@@ -121,6 +138,21 @@ DEPLOYMENT_FAMILIES = (
         "energylens_measured_joules_per_output_token",
         "Measured GPU energy per output token of the last window, J.",
         _measured("joulesPerOutputToken"),
+    ),
+    _Family(
+        "energylens_previous_plan_predicted_joules_per_output_token",
+        "Predicted GPU energy per output token of the plan that the running plan replaced, J.",
+        _at("previousRevision", "joulesPerOutputToken"),
+    ),
+    _Family(
+        "energylens_previous_plan_measured_joules_per_output_token",
+        "Measured GPU energy per output token of the plan that the running plan replaced, J.",
+        _at("previousRevision", "measuredJoulesPerOutputToken"),
+    ),
+    _Family(
+        "energylens_saved_power_watts",
+        "Power saved at the present load against the plan that the running plan replaced, both measured, W.",
+        _saved,
     ),
     _Family("energylens_predicted_power_watts", "Predicted power of all GPUs, W.", _at(*_PREDICTED, "powerWatts")),
     _Family("energylens_measured_power_watts", "Measured mean power of all GPUs owned, W.", _measured("powerWatts")),

@@ -89,11 +89,19 @@ def test_the_first_row_has_single_figures() -> None:
     assert figures[:5] == [
         "Power",
         "Energy in 24 hours",
-        "Energy in 30 days",
+        "Energy this month",
         "J per output token",
-        "Saved against a week ago",
+        "Saved against the plan before",
     ]
     assert all(panel["gridPos"]["y"] == 1 for panel in panels[: len(figures)])
+
+
+def test_the_energy_of_the_month_is_that_of_the_calendar_month() -> None:
+    month = next(panel for panel in dashboard()["panels"] if panel["title"] == "Energy this month")
+    target = month["targets"][0]
+    assert (month["timeFrom"], target["instant"], "[$__range]" in target["expr"]) == ("now/M", True, True)
+    others = [panel["title"] for panel in dashboard()["panels"] if "timeFrom" in panel]
+    assert others == ["Energy this month"]
 
 
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:

@@ -76,6 +76,40 @@ def test_figures_are_those_of_the_status_in_base_units() -> None:
     assert value(found, "plan_info", **plan, predictor_version="1+x", confidence="Interpolated") == 1
 
 
+PREVIOUS = {
+    "planHash": "abd",
+    "joulesPerOutputToken": "700m",
+    "measuredJoulesPerOutputToken": "750m",
+    "measuredOutputTokensPerSecond": 4000,
+}
+
+
+def test_the_saving_is_that_of_two_measured_plans_at_a_similar_load() -> None:
+    status = {**STATUS, "previousRevision": PREVIOUS}
+    status["measured"] = {**STATUS["measured"], "outputTokensPerSecond": 4400}
+    found = metrics(status)
+    assert value(found, "previous_plan_predicted_joules_per_output_token") == 0.7
+    assert value(found, "previous_plan_measured_joules_per_output_token") == 0.75
+    assert value(found, "saved_power_watts") == pytest.approx(1100.0)
+
+
+@pytest.mark.parametrize("case", ["no plan before", "not measured before", "no load", "another load", "stale"])
+def test_no_saving_is_claimed_without_both_measurements(case: str) -> None:
+    before = {**PREVIOUS}
+    status = {**STATUS, "previousRevision": before, "measured": {**STATUS["measured"], "outputTokensPerSecond": 4400}}
+    if case == "no plan before":
+        del status["previousRevision"]
+    elif case == "not measured before":
+        del before["measuredJoulesPerOutputToken"]
+    elif case == "no load":
+        del status["measured"]["outputTokensPerSecond"]
+    elif case == "another load":
+        status["measured"]["outputTokensPerSecond"] = 6000
+    else:
+        status["conditions"] = [{"type": "EnergyMetricsAvailable", "status": "False", "reason": "NoMetrics"}]
+    assert value(metrics(status), "saved_power_watts") is None
+
+
 def test_what_was_not_measured_has_no_series() -> None:
     found = metrics(STATUS)
     assert value(found, "measured_ttft_seconds") is None

@@ -37,6 +37,7 @@ from energylens.api.llmdeployment.plan import (
 )
 from energylens.api.llmdeployment.profile import WEEKDAYS, LoadProfile, ProfileHours, Weekday
 from energylens.api.llmdeployment.resource import LLMDeployment
+from energylens.api.llmdeployment.revision import ActiveRevision, PreviousRevision, WorkloadRef
 from energylens.api.llmdeployment.routing import EndpointPicker, InferencePool, Routing
 from energylens.api.llmdeployment.scaling import Scaling
 from energylens.api.llmdeployment.schedule import ScheduledReplicas, ScheduleStatus
@@ -51,7 +52,6 @@ from energylens.api.llmdeployment.spec import (
     Rollout,
 )
 from energylens.api.llmdeployment.status import (
-    ActiveRevision,
     BudgetStatus,
     EnergyAccount,
     FollowedLength,
@@ -70,7 +70,6 @@ from energylens.api.llmdeployment.status import (
     RollbackStatus,
     VerdictReason,
     VerificationStatus,
-    WorkloadRef,
 )
 from energylens.api.llmdeployment.validation import Validation
 from energylens.api.llmdeployment.workload import (
@@ -129,6 +128,7 @@ __all__ = [
     "PredictedFigures",
     "PredictionStatus",
     "PrefillReplicas",
+    "PreviousRevision",
     "ProfileHours",
     "RejectedPlan",
     "RelaxationStatus",

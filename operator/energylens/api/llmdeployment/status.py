@@ -14,6 +14,7 @@ from energylens.api.energybudget_status import Time
 from energylens.api.llmdeployment.learned_load import LearnedLoadStatus
 from energylens.api.llmdeployment.measured import Measured
 from energylens.api.llmdeployment.plan import CorrectionFactors, PlanStatus, ReplicaLayout
+from energylens.api.llmdeployment.revision import ActiveRevision, PreviousRevision
 from energylens.api.llmdeployment.schedule import ScheduleStatus
 from energylens.api.quantity import Quantity
 
@@ -29,41 +30,6 @@ class RelaxationStatus(ApiModel):
     with_allowed: str | None = Field(default=None, description="The nearest value of the second field that works.")
     joules_per_output_token: Quantity = Field(
         description="Predicted GPU energy per generated token of the best plan after the change, J."
-    )
-
-
-class WorkloadRef(ApiModel):
-    """The workload object that runs the pods."""
-
-    api_version: str = Field(description="API group and version, such as apps/v1.")
-    kind: str = Field(description="Deployment or LeaderWorkerSet.")
-    name: str = Field(description="Name, in the namespace of the LLMDeployment.")
-
-
-class ActiveRevision(ApiModel):
-    """The plan that runs now."""
-
-    plan_hash: str = Field(description="hash of the plan from which the workload was created.")
-    gpu_product: str | None = Field(default=None, description="GPU product of this plan.")
-    gpus: int | None = Field(default=None, description="GPUs of this plan over all replicas.")
-    replicas: int | None = Field(default=None, description="Copies of the model in this plan.")
-    layout: str | None = Field(default=None, description="Parallelism of one replica, such as TP4 or TP8-EP8.")
-    max_batch_size: int | None = Field(
-        default=None, description="Maximum number of sequences at once per data-parallel rank."
-    )
-    max_batched_tokens: int | None = Field(
-        default=None,
-        description="Maximum number of tokens of a step per data-parallel rank; absent: the default of the engine.",
-    )
-    joules_per_output_token: Quantity | None = Field(
-        default=None, description="Predicted GPU energy per generated token of this plan, J."
-    )
-    itl_milliseconds: int | None = Field(default=None, description="Predicted inter-token latency of this plan, ms.")
-    workload_ref: WorkloadRef = Field(description="The workload object that runs the pods.")
-    ready_replicas: int = Field(default=0, description="Replicas of this plan that are ready.")
-    updated_replicas: int = Field(default=0, description="Replicas of this plan that exist, ready or not.")
-    power_watts: int | None = Field(
-        default=None, description="Predicted power of this plan, W; stays committed while another plan waits."
     )
 
 
@@ -346,6 +312,11 @@ class LLMDeploymentStatus(ApiModel):
         )
     )
     active_revision: ActiveRevision | None = Field(default=None, description="The plan that runs now.")
+    previous_revision: PreviousRevision | None = Field(
+        default=None,
+        description="The plan that the running plan replaced, to compare energy with. Absent: none was replaced, the "
+        "model is another one, or the running plan is a return to the plan before.",
+    )
     measured: Measured | None = Field(default=None, description="Figures from the counters over the last full window.")
     prediction: PredictionStatus | None = Field(default=None, description="Errors of the prediction.")
     rollback: RollbackStatus | None = Field(

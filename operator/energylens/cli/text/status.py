@@ -7,12 +7,13 @@ from typing import Any
 
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import (
-    ActiveRevision,
     LLMDeployment,
     LLMDeploymentStatus,
+    Measured,
     PlanStatus,
     WorkloadSpec,
 )
+from energylens.api.llmdeployment.revision import Revision
 from energylens.api.quantity import parse_quantity
 from energylens.api.words import counted
 from energylens.audit.hosts import HostPower
@@ -25,6 +26,7 @@ from energylens.cli.text.own_budget import own_budget_lines
 from energylens.cli.text.shapes import shapes_text
 from energylens.cli.text.tables import cache_text, columns, confidence_text, correction_text, joules, plan_with_hash
 from energylens.cli.text.week import peak_of, week_lines
+from energylens.decide.deployment.revisions import saved_watts
 
 _UNKNOWN = "-"
 
@@ -45,6 +47,7 @@ def as_object(deployment: LLMDeployment, rates: Rates = NO_RATES) -> dict[str, A
         )
     for name, part in (
         ("activeRevision", status.active_revision),
+        ("previousRevision", status.previous_revision),
         ("schedule", status.schedule),
         ("predicted", status.plan.predicted if status.plan is not None else None),
         ("measured", status.measured),
@@ -109,7 +112,12 @@ def facts(deployment: LLMDeployment) -> list[tuple[str, str]]:
         for c in status.conditions
         if c.type == "Degraded" and c.status == "True"
     ]
-    found += [(_kind_of(deployment), _plan(status.plan)), ("running", _running(deployment)), *_verifying(status)]
+    found += [
+        (_kind_of(deployment), _plan(status.plan)),
+        ("running", _running(deployment)),
+        *_replaced(status),
+        *_verifying(status),
+    ]
     if status.plan is None:
         return found
     if status.plan.job is not None:
@@ -248,7 +256,35 @@ def _running(deployment: LLMDeployment) -> str:
     return f"{found} {verb} ready, {ref.kind} {ref.name}"
 
 
-def _layout(active: ActiveRevision) -> str:
+def _replaced(status: LLMDeploymentStatus) -> list[tuple[str, str]]:
+    """Return the plan that the running plan replaced, with its energy, and the saving if both plans were measured."""
+    before = status.previous_revision
+    if before is None:
+        return []
+    energy, tokens = before.measured_joules_per_output_token, before.measured_output_tokens_per_second
+    if energy is not None and tokens is not None:
+        known = f"{joules(energy)} J per output token measured at {tokens} tokens per second"
+        known += _saving(float(parse_quantity(energy)), tokens, status.measured)
+    else:
+        known = "its energy was not measured"
+        if before.joules_per_output_token is not None:
+            known += f", {joules(before.joules_per_output_token)} J per output token predicted"
+    return [("replaced", f"plan {before.plan_hash}{_layout(before)} on {before.replaced_time}: {known}")]
+
+
+def _saving(energy: float, tokens: float, now: Measured | None) -> str:
+    """Return the power saved against a measured plan; "" if the running plan has not been measured."""
+    if now is None or now.joules_per_output_token is None or now.output_tokens_per_second is None:
+        return ""
+    saved = saved_watts(
+        energy, tokens, float(parse_quantity(now.joules_per_output_token)), now.output_tokens_per_second
+    )
+    if saved is None:
+        return f"; not comparable with the {now.output_tokens_per_second} tokens per second of now"
+    return f"; the running plan takes {abs(saved):.0f} W {'less' if saved >= 0 else 'more'} at a similar load"
+
+
+def _layout(active: Revision) -> str:
     if active.gpu_product is None:
         return ""
     steps = "" if active.max_batched_tokens is None else f", steps of {active.max_batched_tokens} tokens"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from energylens.api.llmdeployment import LearnedCorrection, LLMDeployment, PlanStatus
-from energylens.decide.deployment.status import is_new_window
+from energylens.decide.deployment.windows import is_new_window
 from energylens.decide.learned.comparison import is_comparable, load_share, measured_point
 from energylens.decide.learned.corrections import Pool
 from energylens.decide.planned import Key

@@ -14,12 +14,14 @@ from typing import Any, get_args
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import (
     WEEKDAYS,
+    ActiveRevision,
     JobStartStatus,
     LearnedLoadStatus,
     LLMDeploymentStatus,
     LoadStatus,
     Measured,
     PlanStatus,
+    PreviousRevision,
     RollbackStatus,
     ScheduleStatus,
     VerificationStatus,
@@ -151,9 +153,12 @@ def _untrue(status: LLMDeploymentStatus, generation: int, now: datetime) -> Iter
     ):
         if why:
             yield name, why
-    active = status.active_revision
-    if active is not None and active.power_watts is not None and active.power_watts > MOST:
-        yield "active_revision", f"{active.power_watts} W"
+    for field, revision in (
+        ("active_revision", status.active_revision),
+        ("previous_revision", status.previous_revision),
+    ):
+        if revision is not None and (why := _revision_problem(revision, now)):
+            yield field, why
     if status.prediction is not None and status.prediction.samples > MOST:
         yield "prediction", f"{status.prediction.samples} samples"
 
@@ -255,6 +260,19 @@ def _verification_problem(found: VerificationStatus, now: datetime) -> str:
     times = [found.start_time, found.ready_time, found.window_end, *(known.time for known in found.given_up)]
     times += [found.followed.time] if found.followed is not None else []
     return next((why for time in times if (why := time_problem(time, now))), "")
+
+
+def _revision_problem(revision: ActiveRevision | PreviousRevision, now: datetime) -> str:
+    energies = (revision.joules_per_output_token, revision.measured_joules_per_output_token)
+    for energy in energies:
+        if energy is not None and not 0 <= float(parse_quantity(energy)) <= MOST:
+            return f"{energy} J"
+    loads = (revision.output_tokens_per_second, revision.measured_output_tokens_per_second)
+    if any(load is not None and not 0 <= load <= MOST for load in loads):
+        return f"{max(load for load in loads if load is not None)} tokens per second"
+    if isinstance(revision, PreviousRevision):
+        return time_problem(revision.replaced_time, now)
+    return f"{revision.power_watts} W" if revision.power_watts is not None and revision.power_watts > MOST else ""
 
 
 def _measured_problem(measured: Measured, now: datetime) -> str:

@@ -221,6 +221,48 @@ def test_what_runs_is_named_where_it_is_not_the_plan() -> None:
     assert "running     1 replica of plan fedcba9876543210 is ready" in text
 
 
+BEFORE = {
+    "planHash": "fedcba9876543210",
+    "gpuProduct": "NVIDIA-H200",
+    "replicas": 1,
+    "layout": "TP8",
+    "maxBatchSize": 256,
+    "joulesPerOutputToken": "600m",
+    "measuredJoulesPerOutputToken": "592m",
+    "measuredOutputTokensPerSecond": 5000,
+    "replacedBy": "0123456789abcdef",
+    "replacedTime": "2025-12-31T00:00:00Z",
+}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        (5100, "; the running plan takes 1020 W less at a similar load"),
+        (9000, "; not comparable with the 9000 tokens per second of now"),
+        (..., ""),
+    ],
+)
+def test_the_plan_before_stands_below_what_runs(tokens: Any, said: str) -> None:
+    lines = shown({"status.previousRevision": BEFORE, "status.measured.outputTokensPerSecond": tokens}).splitlines()
+    assert lines[5] == (
+        "  replaced    plan fedcba9876543210 (1 x NVIDIA-H200 TP8, max batch 256) on 2025-12-31T00:00:00Z: 0.592 J per "
+        f"output token measured at 5000 tokens per second{said}"
+    )
+
+
+def test_the_plan_before_has_its_prediction_where_it_was_not_measured() -> None:
+    before = {name: value for name, value in BEFORE.items() if not name.startswith("measured")}
+    text = shown({"status.previousRevision": before})
+    assert "2025-12-31T00:00:00Z: its energy was not measured, 0.6 J per output token predicted\n" in text
+
+
+def test_more_power_than_the_plan_before_is_said() -> None:
+    worse = {**BEFORE, "measuredJoulesPerOutputToken": "292m"}
+    text = shown({"status.previousRevision": worse, "status.measured.outputTokensPerSecond": 5000})
+    assert "the running plan takes 500 W more at a similar load" in text
+
+
 def test_a_deployment_that_nobody_looked_at() -> None:
     text = shown({"status": ...})
     assert "plan        none" in text
