@@ -15,6 +15,7 @@ from tests.support.api_uses import Model, Uses, models_of
 
 from energylens.api.energybudget import ClusterEnergyBudget, EnergyBudget
 from energylens.api.llmdeployment import BudgetStatus, LLMDeployment, Rollout
+from energylens.api.llmdeployment.revision import Revision
 
 PACKAGE = Path(__file__).resolve().parents[3] / "operator" / "energylens"
 KINDS: tuple[Model, ...] = (LLMDeployment, EnergyBudget, ClusterEnergyBudget)
@@ -39,12 +40,13 @@ READ = {
 }
 """Fields of specs that are read where types cannot be followed, with the code that does."""
 COPIED = r"left\.model_dump\(include=set\(RejectedPlan\.model_fields\)"
+BEFORE = r"before\.model_dump\(include=set\(PreviousRevision\.model_fields\)"
 WRITTEN = {
     "PlanStatus.layout": ("api/llmdeployment/plan.py", r"default_factory=_layout"),
     "PredictionStatus.correction": ("decide/deployment/status.py", r'prediction\.model_copy\(update=\{"correction":'),
     "CorrectionFactors.energy": ("planner/search/corrections.py", r"CorrectionFactors\(\*\*values\)"),
     **{
-        f"ItlPercentiles.p{p}": ("decide/deployment/status.py", rf'\("p50", [^)]*"p{p}"|"p{p}"')
+        f"ItlPercentiles.p{p}": ("decide/deployment/windows.py", rf'\("p50", [^)]*"p{p}"|"p{p}"')
         for p in (50, 90, 95, 99)
     },
     **{
@@ -77,6 +79,11 @@ WRITTEN = {
             "expert_parallel", "data_parallel", "max_batch_size", "max_batched_tokens", "power_cap_watts_per_gpu",
         )
     },
+    **{
+        f"ActiveRevision.{name}": ("decide/deployment/revisions.py", rf'^            "{name}": ')
+        for name in ("measured_joules_per_output_token", "measured_output_tokens_per_second")
+    },
+    **{f"PreviousRevision.{name}": ("decide/deployment/revisions.py", BEFORE) for name in Revision.model_fields},
 }  # fmt: skip
 """Fields of statuses that are written by dictionaries of keywords, with the code that does."""
 

@@ -65,7 +65,8 @@ def _known(observed: Observation, running_hash: str) -> ActiveRevision:
     empty = ActiveRevision(plan_hash=running_hash, workload_ref=WorkloadRef(api_version="", kind="", name=""))
     if plan is not None and plan.hash == running_hash:
         # The hash covers the model.
-        return _figures(same or empty, plan).model_copy(update={"model": deployment.spec.model.name})
+        known: ActiveRevision = (same or empty).model_copy(update={"model": deployment.spec.model.name})
+        return _figures(known, plan)
     if observed.standing is not None and observed.standing.hash == running_hash:
         return _figures(same or empty, observed.standing)
     return same or empty
