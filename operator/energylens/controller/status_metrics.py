@@ -95,7 +95,7 @@ def _plan(status: Status) -> Samples:
 
 
 def _saved(status: Status) -> Samples:
-    """Yield the power saved against the plan before, if both plans were measured at a similar load."""
+    """Yield the power saved against the previous plan, if both plans were measured at a similar load."""
     before, now = status.get("previousRevision") or {}, status.get("measured") or {}
     figures = (
         before.get("measuredJoulesPerOutputToken"),

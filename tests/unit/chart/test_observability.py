@@ -91,7 +91,7 @@ def test_the_first_row_has_single_figures() -> None:
         "Energy in 24 hours",
         "Energy this month",
         "J per output token",
-        "Saved against the plan before",
+        "Saved against the previous plan",
     ]
     assert all(panel["gridPos"]["y"] == 1 for panel in panels[: len(figures)])
 

@@ -40,7 +40,7 @@ class Revision(ApiModel):
     )
     measured_joules_per_output_token: Quantity | None = Field(
         default=None,
-        description="Mean of the measured windows of this plan with exponential forgetting, J; begins anew when the "
+        description="Mean of the measured windows of this plan with exponential forgetting, J; restarts when the "
         "load changes by more than a third. Absent: nothing was measured.",
     )
     measured_output_tokens_per_second: int | None = Field(

@@ -315,7 +315,7 @@ class LLMDeploymentStatus(ApiModel):
     previous_revision: PreviousRevision | None = Field(
         default=None,
         description="The plan that the running plan replaced, to compare energy with. Absent: none was replaced, the "
-        "model is another one, or the running plan is a return to the plan before.",
+        "model is another one, or the running plan is a return to the previous plan.",
     )
     measured: Measured | None = Field(default=None, description="Figures from the counters over the last full window.")
     prediction: PredictionStatus | None = Field(default=None, description="Errors of the prediction.")

@@ -145,12 +145,12 @@ def _follows_load(before: ActiveRevision, after: ActiveRevision) -> bool:
 
 
 def saved_watts(previous_joules: float, previous_tokens: float, joules: float, tokens: float) -> float | None:
-    """Return the power saved at the present load against the plan before, W; negative if the plan takes more.
+    """Return the power saved at the present load against the previous plan, W; negative if the plan takes more.
 
     None if the loads differ too much to compare energies per token.
 
     Args:
-        previous_joules: Measured energy per output token of the plan before, J.
+        previous_joules: Measured energy per output token of the previous plan, J.
         previous_tokens: Load of these windows, tokens generated per second.
         joules: Measured energy per output token of the running plan, J.
         tokens: Its load, tokens generated per second.

@@ -1,4 +1,4 @@
-"""The plan before: which plan it is, what was measured of it, and when a saving against it may be stated."""
+"""The previous plan: which plan it is, what was measured of it, and when a saving against it may be stated."""
 
 from __future__ import annotations
 
