@@ -274,7 +274,7 @@ class Plugin:
             found = random.Random(self.options.seed).sample(found, self.options.sample)
         found.sort(key=lambda mutant: (mutant.path, mutant.line))
         reached = self._reached(session, found)
-        counts = {"killed": 0, "survived": 0, "no test": 0, "not run": 0}
+        counts = {"killed": 0, "survived": 0, "no test": 0, "timed out": 0, "not run": 0}
         started = time.monotonic()
         for number, mutant in enumerate(found, 1):
             outcome = self._judge(session, mutant, reached)
@@ -298,7 +298,7 @@ class Plugin:
             return 1 if run(chosen, session) else 0
 
         code = forked(work, self.options.seconds)
-        return {0: "survived", 3: "not run"}.get(code, "killed")
+        return {0: "survived", 3: "not run", -1: "timed out"}.get(code, "killed")
 
     def _reached(self, session: pytest.Session, found: Sequence[Mutant]) -> dict[str, list[int]]:
         """Return by function (and by module) the tests that call it, the quickest first."""
@@ -352,9 +352,13 @@ def _count(module: types.ModuleType, called: set[str]) -> None:
 
 
 def named_in(log: Path) -> set[str]:
-    """Return the mutants that an earlier run printed, without lines: those that survived, and those without a test."""
+    """Return the mutants that no test killed in an earlier run, from its output, without the numbers of their lines."""
     lines = log.read_text(encoding="utf-8").splitlines()
-    return {without_line(line.partition(": ")[2]) for line in lines if line.startswith(("survived: ", "no test: "))}
+    return {
+        without_line(line.partition(": ")[2])
+        for line in lines
+        if line.startswith(("survived: ", "no test: ", "timed out: "))
+    }
 
 
 def without_line(mutant: str) -> str:
@@ -378,7 +382,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--sample", type=int, help="how many mutants to draw; default: all")
     parser.add_argument("--again", type=Path, metavar="LOG", help="only mutants that survived in this earlier output")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--seconds", type=float, default=60, help="a mutant that runs longer counts as killed")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60,
+        help="a mutant that runs longer counts as timed out: it loops, or the machine is busy",
+    )
     parser.add_argument("--tests-per-mutant", type=int, help="run only so many of the quickest tests")
     options = parser.parse_args(arguments)
     paths = [file.resolve() for source in options.sources for file in (sorted(source.rglob("*.py")) or [source])]

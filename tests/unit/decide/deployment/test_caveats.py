@@ -61,3 +61,43 @@ def test_a_plan_that_will_be_verified_says_so() -> None:
     assert text not in caveats_of(deployment(before, **asked), choice(verification=VerificationStatus()))
     same = {"plan": plan(OTHER, replicas=3, gpus=3).model_dump(by_alias=True, exclude_none=True)}
     assert text not in caveats_of(deployment(same, **asked), choice())
+
+
+def scaled(least: int = 0, **slo: Any) -> tuple[str, ...]:
+    scaling = {"mode": "External", "minReplicas": least, "startSeconds": 100, "startJoules": 50_000}
+    return caveats_of(deployment(scaling=scaling, replicas=2, slo=slo), choice())
+
+
+def test_an_autoscaler_that_may_stop_the_last_replica_learns_what_that_saves_and_costs() -> None:
+    """Two replicas idle at 200 W, so that one draws 100 W, and a start takes 50 kJ."""
+    text = (
+        "zero replicas save the 100 W of the last idle one, which pays for the 50 kJ of a start after 500 s without "
+        "requests; the next request waits about 100 s longer for its first token"
+    )
+    assert text in scaled()
+    assert not any("zero replicas" in found for found in scaled(least=1))
+    assert not any("zero replicas" in found for found in caveats_of(deployment(), choice()))
+
+
+@pytest.mark.parametrize(("ttft_ms", "excluded"), [(99_999, True), (100_000, False)])
+def test_an_objective_shorter_than_a_start_excludes_zero_replicas(ttft_ms: int, excluded: bool) -> None:
+    found = "".join(scaled(ttftMilliseconds=ttft_ms))
+    assert (f"; spec.slo.ttftMilliseconds={ttft_ms} excludes that" in found) is excluded
+
+
+def test_a_start_takes_the_energy_of_the_gpus_of_one_replica() -> None:
+    scaling = {"mode": "External", "minReplicas": 0, "startSeconds": 100}
+
+    def kilojoules(replicas: int) -> float:
+        chosen = plan(gpus=4, replicas=replicas, tensor_parallel=4 // replicas)
+        (text,) = (t for t in caveats_of(deployment(scaling=scaling, replicas=2), choice(chosen)) if "zero" in t)
+        return float(text.partition("pays for the ")[2].partition(" kJ")[0])
+
+    assert kilojoules(2) == pytest.approx(2 * kilojoules(4), rel=0.01)
+
+
+@pytest.mark.parametrize(("mode", "said"), [("Auto", True), ("Advisory", True), ("Manual", False)])
+def test_an_approval_that_nothing_waits_for_is_reported(mode: str, said: bool) -> None:
+    asked = deployment(planning={"mode": mode, "approvedPlanHash": OTHER})
+    text = f"spec.planning.approvedPlanHash={OTHER} has no effect while planning.mode is {mode}"
+    assert (text in caveats_of(asked, choice())) is said
