@@ -12,7 +12,7 @@ from energylens.api.words import counted
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.external import is_external
-from energylens.decide.deployment.following import at_load
+from energylens.decide.deployment.following import at_load, shortfall_text
 from energylens.decide.deployment.job_start import start_verdict, waits_until
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.deployment.replica import is_asked
@@ -233,7 +233,9 @@ def _plan_ready(observed: Observation, children: Children) -> Condition:
     planning = observed.planning
     if not planning.good:
         return _condition(observed, ConditionType.PLAN_READY, "False", planning.reason, planning.message)
-    notes = "".join(f"; {note}" for note in caveats_of(observed.deployment, planning))
+    shortfall = shortfall_text(observed.load)
+    caveats = (*((shortfall,) if shortfall else ()), *caveats_of(observed.deployment, planning))
+    notes = "".join(f"; {note}" for note in caveats)
     if children.reason is not None:
         status = "True" if children.reason in (Reason.ADVISORY, Reason.START_SCHEDULED) else "False"
         return _condition(observed, ConditionType.PLAN_READY, status, children.reason, children.message + notes)

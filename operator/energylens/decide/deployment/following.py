@@ -10,7 +10,7 @@ from energylens.api.llmdeployment import LLMDeployment, LoadStatus
 from energylens.api.quantity import format_milli, parse_quantity
 from energylens.api.timestamp import moment_of, timestamp
 from energylens.decide.deployment.lengths import changed_lengths, follow_lengths, known_lengths, length_status
-from energylens.decide.deployment.load import STEP, FollowedLoad, MeasuredLoad, follow
+from energylens.decide.deployment.load import LOWEST_STEP, STEP, FollowedLoad, MeasuredLoad, follow
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.types import Infeasible, PlanningResult
 
@@ -47,17 +47,32 @@ def at_load(deployment: LLMDeployment, load: FollowedLoad | None) -> LLMDeployme
 
 
 def most_carried(load: FollowedLoad | None, answer: PlanningResult) -> FollowedLoad | None:
-    """Return the highest step that any plan sustains, if no plan sustains the followed load.
+    """Return the highest step of the rate that any plan sustains, if no plan sustains the followed load.
 
-    None if that step is below the declared load: then the spec itself has no plan.
+    None if that rate is below the declared rate and requests are not longer than declared: then the spec itself has no
+    plan. With longer requests, the plan that sustains most of them is better than the plan for the declared ones.
     """
-    if load is None or load.step <= 0 or not isinstance(answer, Infeasible):
+    lowest = LOWEST_STEP if load is not None and load.is_longer else 0
+    if load is None or load.step <= lowest or not isinstance(answer, Infeasible):
         return None
     for relaxation in answer.relaxations:
         if relaxation.field == "spec.workload.requestsPerSecond" and relaxation.also is None:
             step = math.floor(math.log(float(parse_quantity(relaxation.allowed)) / load.declared, STEP) + 1e-9)
-            return replace(load, step=step) if 0 <= step < load.step else None
+            return replace(load, step=step) if lowest <= step < load.step else None
     return None
+
+
+def shortfall_text(load: FollowedLoad | None) -> str:
+    """Return that plans are made for less than the declared rate because requests are longer; "" if they are not."""
+    if load is None or not load.is_longer or load.step >= 0:
+        return ""
+    lengths = ", ".join(
+        f"{name} of {length.value:.0f} tokens (declared: {length.declared:.0f})"
+        for name, length in (("prompts", load.prompts), ("outputs", load.outputs))
+        if length is not None and length.step
+    )
+    rates = f"{load.requests_per_second:g} of the declared {load.declared:g} requests per second"
+    return f"planned for {rates}, with {lengths}"
 
 
 def carried_load(load: FollowedLoad | None, step: int | None) -> FollowedLoad | None:

@@ -69,6 +69,11 @@ class FollowedLoad(Followed):
         """The rate to plan for."""
         return self.value
 
+    @property
+    def is_longer(self) -> bool:
+        """Whether prompts or outputs are planned to be longer than declared."""
+        return any(length is not None and length.step > 0 for length in (self.prompts, self.outputs))
+
 
 _Followed = TypeVar("_Followed", bound=Followed)
 

@@ -10,9 +10,9 @@ from tests.unit.decide.observations import NOW, PRODUCT, deployment
 
 from energylens.api.llmdeployment import PlanStatus, RejectedPlan, RollbackStatus
 from energylens.decide.deployment import rollback
-from energylens.decide.deployment.following import at_load, followed_load, load_status, most_carried
+from energylens.decide.deployment.following import at_load, followed_load, load_status, most_carried, shortfall_text
 from energylens.decide.deployment.inputs import Inputs
-from energylens.decide.deployment.load import FollowedLoad
+from energylens.decide.deployment.load import LOWEST_STEP, Followed, FollowedLoad
 from energylens.decide.deployment.planning import PlanningService
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.types import Change, ClusterSnapshot, GpuNode, Infeasible, Relaxation
@@ -97,3 +97,44 @@ def test_no_load_is_followed_where_nobody_asked() -> None:
 
 def test_the_first_step_is_lowered_to_the_declared_load() -> None:
     assert most_carried(FollowedLoad(4.0, step=1), refused("4")) == FollowedLoad(4.0, step=0)
+
+
+LONGER = Followed(256.0, step=4)
+
+
+@pytest.mark.parametrize(("allowed", "step"), [("7", 2), ("4", 0), ("3900m", -1), ("1", -7), ("200m", None)])
+def test_with_longer_requests_a_rate_below_the_declared_one_is_planned_for(allowed: str, step: int | None) -> None:
+    found = most_carried(FollowedLoad(4.0, step=5, outputs=LONGER), refused(allowed))
+    assert (None if found is None else found.step) == step
+
+
+def test_shorter_requests_do_not_lower_the_rate() -> None:
+    shorter = FollowedLoad(4.0, prompts=Followed(512.0, step=-1), outputs=Followed(256.0))
+    assert most_carried(shorter, refused("3")) is None
+
+
+def test_a_plan_grows_with_longer_requests_although_no_plan_sustains_the_declared_rate() -> None:
+    service, declared = PlanningService(), 40.0
+    load = FollowedLoad(declared, outputs=Followed(256.0, step=12))
+
+    def asked(load: FollowedLoad | None) -> Inputs:
+        inputs = ask(load)
+        workload = inputs.deployment.spec.workload.model_copy(update={"requests_per_second": "40"})
+        spec = inputs.deployment.spec.model_copy(update={"workload": workload})
+        return replace(inputs, deployment=inputs.deployment.model_copy(update={"spec": spec}))
+
+    before, after = service.planning_for(asked(None)), service.planning_for(asked(load))
+    assert before.plan is not None
+    assert after.plan is not None
+    assert after.good
+    assert after.plan.replicas > before.plan.replicas
+    assert after.carried_step is not None
+    assert LOWEST_STEP <= after.carried_step < 0
+
+
+def test_ready_says_that_less_than_the_declared_rate_is_planned_for() -> None:
+    assert shortfall_text(FollowedLoad(4.0, step=-2, outputs=LONGER)) == (
+        "planned for 2.56 of the declared 4 requests per second, with outputs of 625 tokens (declared: 256)"
+    )
+    for enough in (None, FollowedLoad(4.0, step=-2), FollowedLoad(4.0, outputs=LONGER)):
+        assert shortfall_text(enough) == ""
