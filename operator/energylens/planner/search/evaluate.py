@@ -137,7 +137,8 @@ def _evaluate_product(space: ProductSpace, question: _Question) -> Candidates:
         unlike = np.isfinite(layouts.power_cap_watts) | (question.role != "aggregated")
         nearest[rows] = np.where(unlike, NOTHING, found.prediction.nearest)
         correction = question.corrections.for_candidates(space.gpu.product, layouts, found.prediction.concurrency)
-        found = _slowed(found, load, correction)
+        if question.role != "prefill":
+            found = _slowed(found, load, correction)
         part = _figures(found, question, correction, replicas[rows])
         if load.job is not None:
             part |= of_job(
@@ -230,7 +231,8 @@ def _slowed(found: _UnderLoad, load: Load, correction: Correction) -> _UnderLoad
     """Return replicas under arrivals whose steps were measured to be slower: they have less capacity by that factor.
 
     Faster steps add none, since windows below the capacity do not show it. A concurrency takes places, not speed, and
-    the time of a job already follows from the corrected throughput.
+    the time of a job already follows from the corrected throughput. The factor is that of steps that decode, and says
+    nothing about the capacity of replicas that only prefill.
     """
     if load.concurrency is not None or np.all(np.asarray(correction.itl) <= 1.0):
         return found
