@@ -40,8 +40,8 @@ from energylens.predictor.types import (
     spread,
 )
 
-CODE_VERSION = "10"
-BESIDE = 1.5
+CODE_VERSION = "11"
+BESIDE = 1.25
 """Ratio to the running sequences at which a replica is also timed, to learn how steps grow."""
 
 

@@ -78,6 +78,12 @@ def prompt_variation(classes: Sequence[RequestClass], within: float) -> float:
     return max(square / over_requests(classes, "computed_prompt") ** 2 - 1.0, 0.0)
 
 
+def shape_covariance(classes: Sequence[RequestClass]) -> float:
+    """Return the covariance of computed prompts and outputs over requests, over the product of their means."""
+    product = sum(part.share * part.computed_prompt * part.output_tokens for part in classes)
+    return product / over_requests(classes, "computed_prompt") / over_requests(classes, "output_tokens") - 1.0
+
+
 def variation_of(part: RequestClass, within: float) -> float:
     """Return the squared coefficient of variation of a class's prompts, or ``within`` if it states none."""
     return within if part.prompt_variation is None else part.prompt_variation

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from energylens.predictor.load.steady import clumped
 from energylens.predictor.load.step_law import StepTerms
 from energylens.predictor.load.step_work import Group
 from energylens.predictor.types import FloatArray, IntArray
@@ -53,6 +54,8 @@ class OpenLoop:
     arrival_variation: FloatArray
     output_variation: float
     output_steps: float
+    shape_covariance: float
+    """Covariance of the lengths of prompts and outputs over the product of their means."""
     step_tokens: FloatArray
     """Most tokens that a step of a rank computes."""
     prompt_tokens: float
@@ -85,6 +88,28 @@ def room_of(step_tokens: FloatArray, running: FloatArray, ranks: FloatArray, pro
         prompt_tokens: Mean computed tokens of a prompt.
     """
     return np.asarray(np.maximum(step_tokens * ranks - running, SMALLEST_ROOM) / prompt_tokens)
+
+
+def seconds_apart(loop: OpenLoop, sequences: FloatArray) -> FloatArray:
+    """Return the seconds by which a mean step is longer if requests start one by one, shape (n,).
+
+    ``most`` and ``running`` count requests that start together, as in benchmarks whose requests follow one another.
+    Requests that arrive at random start in more steps, each of which takes ``once`` longer. Ranks that step together
+    are not counted in clusters to begin with.
+
+    Args:
+        loop: The replicas.
+        sequences: Running sequences of each replica, shape (n,).
+    """
+    starts = sequences / loop.lanes / loop.output_steps
+    apart = np.exp(-starts / clumped(starts)) - np.exp(-starts)
+    return np.where(loop.lockstep > 1.0, 0.0, loop.terms.once * apart)
+
+
+def served_apart(loop: OpenLoop) -> FloatArray:
+    """Return the requests per second that a replica serves with all places taken if requests start one by one."""
+    step = loop.places / np.maximum(loop.most * loop.output_steps, 1e-12)
+    return np.asarray(loop.most * step / (step + seconds_apart(loop, loop.places)))
 
 
 def stable_chunks(loop: OpenLoop) -> FloatArray:

@@ -31,16 +31,18 @@ LEAST_ARRIVALS = 0.05
 
 @dataclass(frozen=True)
 class Occupancy:
-    """Running sequences of a scheduler over time, as a gamma distribution; arrays of shape (n,)."""
+    """Running sequences of a scheduler over time, by their cumulants; arrays of shape (n,)."""
 
     mean: FloatArray
     variance: FloatArray
+    third: FloatArray
+    """Third cumulant."""
 
     def states(self, most: FloatArray) -> FloatArray:
         """Return the numbers, shape (k, n), that represent the distribution with :data:`WEIGHTS`.
 
-        They are Gauss-Hermite points through the Wilson-Hilferty transformation of the gamma distribution, scaled to
-        its mean because the transformation is inaccurate for shapes below 1.
+        They are Gauss-Hermite points through the Wilson-Hilferty transformation of a gamma distribution of the same
+        mean and variance, scaled to its mean because the transformation is inaccurate for shapes below 1.
 
         Args:
             most: Most sequences that run at once, shape (n,).
@@ -65,29 +67,56 @@ class Occupancy:
         return np.asarray(np.maximum(1.0 + slope * (states - self.mean), LEAST_ARRIVALS))
 
 
-def occupancy(
-    mean: FloatArray,
-    growth: FloatArray,
-    halted: FloatArray,
-    prompt_variance: FloatArray,
-    arrival_variation: FloatArray,
-    output_variation: float,
-) -> Occupancy:
+@dataclass(frozen=True)
+class Clusters:
+    """Requests that start because one arrived, itself included: cumulants per request, relative to a Poisson number.
+
+    While a prompt is computed, decoding stands still and more requests arrive, whose prompts do the same. The requests
+    that start in the steps of one output are the progeny of those that would have arrived without prompts (the
+    total progeny of a Galton-Watson process, Harris, The Theory of Branching Processes, 1963, section I.13).
+    """
+
+    second: FloatArray
+    third: FloatArray
+
+
+def clusters(halted: FloatArray, prompt_variance: float, prompt_third: float, variation: FloatArray) -> Clusters:
+    """Return the clusters in which requests start.
+
+    Args:
+        halted: Share of the time in which prompts halt decoding, shape (n,), below 1.
+        prompt_variance: Variance of a prompt's length over the square of the mean.
+        prompt_third: Third central moment of a prompt's length over the cube of the mean.
+        variation: Squared coefficient of variation of the gamma distributed times between requests, shape (n,).
+    """
+    whole = 1.0 / (1.0 - halted)
+    # Cumulants of the requests that arrive during one prompt.
+    during = variation * halted + halted**2 * prompt_variance
+    third = variation**2 * halted + 3.0 * variation * halted**2 * prompt_variance + halted**3 * prompt_third
+    # Those of the progeny of one request, and of the progeny of a varied number of requests.
+    own = during * whole**3
+    own_third = 3.0 * during**2 * whole**5 + third * whole**4
+    second = (own + variation * whole**2) / whole
+    return Clusters(second, (own_third + 3.0 * variation * whole * own + variation**2 * whole**3) / whole)
+
+
+def occupancy(mean: FloatArray, growth: FloatArray, starts: Clusters, output_variation: float) -> Occupancy:
     """Return the distribution of running sequences if there are places for all.
 
     Args:
         mean: Running sequences by Little's law with the mean step, shape (n,), positive.
         growth: Relative growth of the mean step with the logarithm of the sequences, shape (n,).
-        halted: Share of the time in which prompts halt decoding, shape (n,).
-        prompt_variance: Variance of a prompt's length over the square of the mean.
-        arrival_variation: Squared coefficient of variation of the times between requests, shape (n,).
+        starts: Clusters in which requests start.
         output_variation: Squared coefficient of variation of the output lengths.
     """
-    halted = np.minimum(halted, MOST_HALTED)
-    noise = (arrival_variation + halted**2 * prompt_variance) / (1.0 - halted) ** 2
     # Requests with varied outputs leave at random times, with equal outputs in the order of arrival.
     mixed = 0.5 * min(output_variation, 1.0)
     growth = np.clip(growth, 0.0, MOST_GROWTH)
-    variance = mean * (noise * (1.0 - mixed) + mixed) / (1.0 - growth)
-    # Steps with many sequences are longer, so the mean over time exceeds the mean over steps.
-    return Occupancy(mean + growth * variance / mean, variance)
+    second = starts.second * (1.0 - mixed) + mixed
+    third = starts.third * (1.0 - mixed) + mixed
+    variance = mean * second / (1.0 - growth)
+    third = mean * (third / (1.0 - growth) + 2.0 * growth * second**2 / (1.0 - growth) ** 2)
+    # Steps with many sequences are longer, so the cumulants over time exceed those over steps: without prompts the
+    # number over time is negative binomial, with these three.
+    longer = 1.0 + growth * variance / mean**2
+    return Occupancy(mean * longer, variance * longer, third * longer)

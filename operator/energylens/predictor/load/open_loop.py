@@ -18,11 +18,11 @@ import numpy.typing as npt
 from energylens.predictor.load.arrivals import thinned_variation
 from energylens.predictor.load.decoding import Decoding, Life, decoding
 from energylens.predictor.load.first_token import FirstTokens
-from energylens.predictor.load.loop import RARE, OpenLoop, room_of, solve
-from energylens.predictor.load.occupancy import WEIGHTS, Occupancy, occupancy
-from energylens.predictor.load.queueing import PlaceWait, place_wait
+from energylens.predictor.load.loop import RARE, OpenLoop, room_of, seconds_apart, served_apart, solve
+from energylens.predictor.load.occupancy import MOST_GROWTH, MOST_HALTED, WEIGHTS, Occupancy, clusters, occupancy
+from energylens.predictor.load.queueing import PlaceWait, place_wait, queue_variation
 from energylens.predictor.load.step_law import Arriving, StepLaw, StepTerms, normal_share, step_law
-from energylens.predictor.load.step_work import grouped
+from energylens.predictor.load.step_work import grouped, third_moment
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 BURST_MEMORY = 2.5
@@ -55,7 +55,7 @@ def latencies(
     waits = wait.probability > RARE
     unlike, same = _alike(loop, waits)
     few = loop.take(unlike)
-    lane = Occupancy(spread.mean[unlike], spread.variance[unlike])
+    lane = Occupancy(spread.mean[unlike], spread.variance[unlike], spread.third[unlike])
     in_lane = lane.states(few.places / few.lanes)
     states = in_lane * few.lanes
     terms = _terms_at(few, states)
@@ -109,10 +109,14 @@ def _spread(loop: OpenLoop, parts: FloatArray) -> Occupancy:
     arriving = loop.running / loop.output_steps / loop.lanes
     halted = loop.lane_rate * (terms.prompt + terms.once * np.exp(-np.minimum(arriving, 50.0)))
     growth = loop.rate * loop.output_steps * loop.mean_slope
-    variance = np.asarray(loop.prompt_variance)
-    mean = np.maximum(loop.running / parts, 1e-3)
+    # Little's law with steps in which requests start one by one, and with the growth of steps that follows.
+    halted = np.minimum(halted, MOST_HALTED)
+    longer = seconds_apart(loop, loop.running) / (1.0 - halted)
+    running = loop.running + loop.rate * loop.output_steps * longer / (1.0 - np.clip(growth, 0.0, MOST_GROWTH))
+    mean = np.maximum(running / parts, 1e-3)
     variation = thinned_variation(loop.arrival_variation, parts)
-    return occupancy(mean, growth, halted, variance, variation, loop.output_variation)
+    starts = clusters(halted, loop.prompt_variance, third_moment(loop.prompts), variation)
+    return occupancy(mean, growth, starts, loop.output_variation)
 
 
 def _wait(loop: OpenLoop, law: StepLaw, spread: Occupancy) -> PlaceWait:
@@ -122,14 +126,14 @@ def _wait(loop: OpenLoop, law: StepLaw, spread: Occupancy) -> PlaceWait:
     first = first + terms.decode + terms.once + terms.prompt
     each, arrivals = 1.0 / loop.schedulers, thinned_variation(loop.arrival_variation, loop.schedulers)
     mean = spread.mean + loop.rate * first * each + (arrivals - 1.0) / 2.0
-    load = np.minimum(loop.rate / np.maximum(loop.most, 1e-12), 1.0)
-    offered = Occupancy(np.maximum(mean, 1e-3), spread.variance)
+    most = served_apart(loop)
+    load = np.minimum(loop.rate / np.maximum(most, 1e-12), 1.0)
+    offered = Occupancy(np.maximum(mean, 1e-3), spread.variance, spread.third)
     places = np.maximum(loop.places * each, 1.0)
-    pace = np.maximum(loop.most * each, 1e-12)
-    if len(loop.prompts) > 1:
-        # Prompts of another class halt all places, just as more arrivals would occupy them.
-        arrivals = arrivals + np.minimum(loop.lane_rate * terms.prompt, 1.0) ** 2 * loop.prompt_variance
-    return place_wait(offered, places, load, pace, arrivals, loop.output_variation)
+    pace = np.maximum(most * each, 1e-12)
+    share = np.minimum(loop.lane_rate * terms.prompt, 1.0)
+    varied = queue_variation(arrivals, share, loop.prompt_variance, loop.output_variation, loop.shape_covariance)
+    return place_wait(offered, places, load, pace, varied)
 
 
 def _alike(loop: OpenLoop, waits: BoolArray) -> tuple[IntArray, IntArray]:

@@ -17,7 +17,16 @@ from energylens.predictor.load.step_law import normal_share
 from energylens.predictor.types import FloatArray, IntArray
 
 SQRT_2PI = 2.5066282746310002
+LEAST_SKEW, MOST_SKEW = 0.01, 1.9
+"""Bounds of the skewness of the running sequences: that of a normal distribution, and that of an exponential one, whose
+density no longer falls towards its mean."""
+ZETA = (-1.4603545088095868, -0.2078862249773545, -0.0254852018898330, 0.0085169287778503)
+"""Riemann's zeta function at 1/2, -1/2, -3/2 and -5/2."""
 MOST_HALVINGS = 40
+LEAST_LATE = 0.05
+"""Least late variation relative to the early one: long prompts with short outputs vary less than either."""
+LEAST_BEND = 1e-12
+"""Bend relative to the slope below which a tail is straight."""
 
 
 @dataclass(frozen=True)
@@ -49,55 +58,119 @@ class PlaceWait:
     def survival(self, seconds: FloatArray) -> FloatArray:
         """Return the probability that a wait, given that there is one, exceeds ``seconds`` of shape (..., n)."""
         ahead = np.maximum(seconds, 0.0) * self.pace
-        bent = np.minimum(ahead, (self.steepest - 1.0) * self.slope / np.maximum(self.bend, 1e-30))
-        straight = np.where(self.bend > 0.0, ahead - bent, 0.0)
-        bent = np.where(self.bend > 0.0, bent, ahead)
+        bends = np.abs(self.bend) > LEAST_BEND * self.slope
+        bent = np.where(bends, (self.steepest - 1.0) * self.slope / np.where(bends, self.bend, 1.0), np.inf)
+        bent = np.minimum(ahead, bent)
+        straight = ahead - bent
         return np.asarray(np.exp(-self.slope * (bent + self.steepest * straight) - self.bend * bent**2 / 2.0))
 
 
-def place_wait(
-    offered: Occupancy,
-    places: FloatArray,
-    load: FloatArray,
-    pace: FloatArray,
+@dataclass(frozen=True)
+class QueueVariation:
+    """Variance of the queue for places per request that arrives, relative to a queue of Poisson arrivals, shape (n,).
+
+    A queue grows by the requests that arrive and shrinks by the work that the replica completes.
+    """
+
+    early: FloatArray
+    """Within a time that is short beside the life of a request: requests end at random."""
+    late: FloatArray
+    """Over many lives: the sum of outputs and prompts that were served."""
+    decoding: FloatArray
+    """Share of the time in which prompts do not halt decoding. A request that waits has not halted others yet, so that
+    a queue is by this factor shorter than the number of sequences that would run with places for all."""
+
+
+def queue_variation(
     arrival_variation: FloatArray,
+    prompts_share: FloatArray,
+    prompt_variance: float,
     output_variation: float,
+    covariance: float,
+) -> QueueVariation:
+    """Return the variation of the queue while all places are taken.
+
+    A request's work is the share of a decode step that its place takes for each output token, and its prompt, which
+    halts all places. Over many lives the variance is that of arrivals and of the work of a request (Whitt,
+    Production and Operations Management 2, 1993). Within a life, requests with equal outputs end in the clusters in
+    which they started, and requests with varied outputs at random, each followed by a prompt that halts the others.
+
+    Args:
+        arrival_variation: Squared coefficient of variation of the times between requests, shape (n,).
+        prompts_share: Share of the time in which prompts halt decoding, shape (n,).
+        prompt_variance: Variance of a prompt's length over the square of the mean.
+        output_variation: Squared coefficient of variation of the output lengths.
+        covariance: Covariance of prompt and output lengths over the product of their means.
+    """
+    decoding = 1.0 - prompts_share
+    arrivals = arrival_variation + prompts_share**2 * prompt_variance
+    mixed = min(output_variation, 1.0)
+    early = arrivals * (2.0 - mixed) + decoding**2 * mixed
+    late = arrivals + decoding**2 * output_variation + 2.0 * prompts_share * decoding * covariance
+    return QueueVariation(early, np.maximum(late, LEAST_LATE * early), decoding)
+
+
+def in_order(distance: FloatArray) -> FloatArray:
+    """Return the probability of a wait in M/D/c over that in M/M/c, with many servers, same shape.
+
+    Equal requests leave in the order of arrival. The wait is then the maximum of a Gaussian random walk of drift
+    ``-distance``, which is 0 with the probability of Chang and Peres (Annals of Probability 25, 1997, theorem 1.1), of
+    whose series four terms suffice up to a distance of 2.
+
+    Args:
+        distance: From the mean number of requests to the places, in standard deviations, positive.
+    """
+    near = np.minimum(distance, 2.0)
+    square = near**2 / 2.0
+    series = ZETA[0] - ZETA[1] / 3.0 * square + ZETA[2] / 10.0 * square**2 - ZETA[3] / 42.0 * square**3
+    walk = 1.0 - np.sqrt(2.0) * near * np.exp(near / SQRT_2PI * series)
+    spread = 1.0 / (1.0 + near * normal_share(near) / (np.exp(-square) / SQRT_2PI))
+    return np.asarray(walk / spread)
+
+
+def place_wait(
+    offered: Occupancy, places: FloatArray, load: FloatArray, pace: FloatArray, variation: QueueVariation
 ) -> PlaceWait:
     """Return the wait for a place if requests are served in the order of arrival.
 
     The probability follows Halfin and Whitt (Operations Research 29, 1981) from the distribution of running sequences
-    with places for all: its density at the number of places over its slope there, interpolated between a normal and a
-    gamma distribution. Given a wait, requests with equal outputs leave in the order of arrival, as in the queue M/D/c,
-    whose waits are maxima of a Gaussian random walk (Jelenkovic, Mandelbaum and Momcilovic, Queueing Systems 47, 2004):
-    the tail starts like that of M/M/c and becomes twice as steep.
+    with places for all: its density at the number of places over the slope with which the density of the queue begins.
+    The probability is smaller where requests leave in the order of arrival. Given a wait, the tail begins with the
+    slope of the early variation and ends with that of the late variation. With equal outputs the second is twice the
+    first: requests leave in the order of arrival, as in the queue M/D/c, whose waits are maxima of a Gaussian random
+    walk (Jelenkovic, Mandelbaum and Momcilovic, Queueing Systems 47, 2004).
 
     Args:
         offered: Distribution of the requests in a scheduler with places for all.
         places: Places of the scheduler, shape (n,).
         load: Arrival rate over the capacity, shape (n,).
         pace: Requests per second that the scheduler serves with all places taken, shape (n,).
-        arrival_variation: Squared coefficient of variation of the times between requests, shape (n,).
-        output_variation: Squared coefficient of variation of the output lengths.
+        variation: Variation of the queue while all places are taken.
     """
-    mean, variance = offered.mean, offered.variance
-    distance = np.maximum((places - mean) / np.sqrt(variance), 1e-6)
-    normal = distance * normal_share(distance) / (np.exp(-(np.minimum(distance, 25.0) ** 2) / 2.0) / SQRT_2PI)
-    shape = mean**2 / variance
-    slope = np.maximum(shape / mean - (shape - 1.0) / places, 1e-6)
-    root = ((places / mean) ** (1.0 / 3.0) - 1.0 + 1.0 / (9.0 * shape)) * 3.0 * np.sqrt(shape)
+    deviation = np.sqrt(offered.variance)
+    distance = np.maximum((places - offered.mean) / deviation, 1e-6)
+    # A gamma distribution with the three cumulants (Pearson's type III), in units in which its mean is its shape.
+    skew = np.clip(offered.third / deviation**3, LEAST_SKEW, MOST_SKEW)
+    shape = 4.0 / skew**2
+    at = shape + distance * np.sqrt(shape)
+    root = ((at / shape) ** (1.0 / 3.0) - 1.0 + 1.0 / (9.0 * shape)) * 3.0 * np.sqrt(shape)
     # Stirling's formula for the gamma function.
-    log_density = (shape - 1.0) * np.log(places / mean) - shape * (places / mean - 1.0)
-    log_density = log_density + 0.5 * np.log(shape) - np.log(mean * SQRT_2PI) - 1.0 / (12.0 * shape)
-    gamma = slope * normal_share(root) / np.exp(np.clip(log_density, -200.0, 50.0))
-    probability = 1.0 / np.sqrt((1.0 + normal) * (1.0 + gamma))
+    log_density = (shape - 1.0) * np.log(at / shape) - (at - shape)
+    log_density = log_density - 0.5 * np.log(shape) - np.log(SQRT_2PI) - 1.0 / (12.0 * shape)
     spare = np.maximum(1.0 - load, 1e-6)
-    outputs = np.minimum(output_variation, arrival_variation)
+    first = 2.0 * spare / variation.early
+    # Sequences and their queue are one diffusion, so that its density and its slope are those of the queue, too.
+    begins = first * variation.decoding * deviation / np.sqrt(shape)
+    probability = 1.0 / (1.0 + begins * normal_share(root) / np.exp(np.clip(log_density, -200.0, 50.0)))
+    steepest = variation.early / variation.late
+    probability = probability * (1.0 - (1.0 - in_order(distance)) * np.clip(steepest - 1.0, -1.0, 1.0))
     return PlaceWait(
         np.asarray(probability),
         pace,
-        spare / arrival_variation,
-        np.asarray((1.0 - outputs / arrival_variation) / (places * arrival_variation)),
-        2.0 * arrival_variation / (arrival_variation + outputs),
+        first,
+        # The density of a normal number of sequences bends like this beyond the places.
+        np.asarray(4.0 * (1.0 - 1.0 / steepest) / (places * variation.early)),
+        steepest,
     )
 
 

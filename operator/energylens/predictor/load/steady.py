@@ -191,7 +191,7 @@ def _phase_loads(
         return _Loads(decode, None, starts * 0.0)
     # Micro-batches of a pipeline follow one another: a prompt in one of them delays all.
     starts = starts * pipeline.in_flight
-    clump = 1.0 + (START_CLUMP - 1.0) * np.minimum(starts, 1.0)
+    clump = clumped(starts)
     share = -np.expm1(-starts / clump)
     prompts = np.maximum(starts / np.maximum(share, 1e-12), 1.0)
     tokens = prompt * np.maximum(prompts / pipeline.holding(prompts), 1.0)
@@ -210,6 +210,11 @@ def _phase_loads(
     return _Loads(
         decode, StepLoad(running, context, tokens, length, queries, prefix, everywhere, padding, classes), starts
     )
+
+
+def clumped(starts: FloatArray) -> FloatArray:
+    """Return the requests that start together on average, if ``starts`` start per step, same shape."""
+    return 1.0 + (START_CLUMP - 1.0) * np.minimum(starts, 1.0)
 
 
 def _class_loads(workload: Workload) -> tuple[ClassLoad, ...]:

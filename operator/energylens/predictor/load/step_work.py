@@ -67,6 +67,17 @@ def _together(a: Group, b: Group) -> Group:
     return Group(share, mean, square / mean**2 - 1.0)
 
 
+def third_moment(prompts: Sequence[Group]) -> float:
+    """Return the third central moment of the length of all prompts over the cube of their mean.
+
+    Lengths are log-normal within each group.
+    """
+    mean = sum(one.share * one.length for one in prompts)
+    square = sum(one.share * one.length**2 * (1.0 + one.variance) for one in prompts) / mean**2
+    cube = sum(one.share * one.length**3 * (1.0 + one.variance) ** 3 for one in prompts) / mean**3
+    return cube - 3.0 * square + 2.0
+
+
 def log_normal(mean: FloatArray, square: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return mean and deviation of the logarithm of a log-normal variable, from its mean and mean square."""
     spread = np.log1p(np.maximum(square / np.maximum(mean, 1e-30) ** 2 - 1.0, 1e-6))

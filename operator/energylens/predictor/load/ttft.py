@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from energylens.predictor.load.decoding import Decoding
-from energylens.predictor.load.loop import OpenLoop, room_of, stable_chunks
+from energylens.predictor.load.loop import OpenLoop, room_of, served_apart, stable_chunks
 from energylens.predictor.load.open_loop import Latencies, latencies
 from energylens.predictor.load.operating_point import OperatingPoint, prompts_together
 from energylens.predictor.load.queueing import closed_loop_wait, mixed_wait_tail, wait_tail
 from energylens.predictor.load.step_law import StepTerms
 from energylens.predictor.load.step_work import Group
 from energylens.predictor.model.parameters import kv_cache_bytes
-from energylens.predictor.requests import over_requests, prompt_variation, variation_of
+from energylens.predictor.requests import over_requests, prompt_variation, shape_covariance, variation_of
 from energylens.predictor.types import FloatArray, Workload
 
 FIRST_TOKEN_SECONDS = 0.008
@@ -58,7 +58,7 @@ def arrival_latencies(
     TTFT is infinite if the load cannot be sustained. With ``by_class``, the result also has the TTFT of each class.
     """
     loop = open_loop(point, served, schedule)
-    stable = point.sustainable & (point.utilization < 1.0) & (stable_chunks(loop) < 1.0)
+    stable = point.sustainable & (loop.rate < served_apart(loop)) & (stable_chunks(loop) < 1.0)
     some = np.flatnonzero(stable)
     found = latencies(loop.take(some), STEP_LEVELS, LEVELS, by_class=by_class)
     more = FIRST_TOKEN_SECONDS + (_transfer_seconds(point) if point.scenario.role == "decode" else 0.0)
@@ -127,6 +127,7 @@ def open_loop(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> 
         arrival_variation=np.broadcast_to(np.asarray(workload.arrival_variation, dtype=np.float64), running.shape),
         output_variation=workload.output_variation,
         output_steps=workload.decode_steps,
+        shape_covariance=shape_covariance(workload.parts),
         step_tokens=schedule.step_tokens,
         prompt_tokens=workload.computed_prompt,
         steps_ahead=schedule.steps_ahead,

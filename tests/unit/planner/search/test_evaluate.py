@@ -14,7 +14,7 @@ from energylens.planner.search.evaluate import evaluate
 from energylens.planner.search.load import Load
 from energylens.planner.search.space import enumerate_space
 from energylens.predictor.fitted.recalibration import Learned, Lesson
-from energylens.predictor.load.steady import Role
+from energylens.predictor.load.scenario import Role
 from energylens.predictor.types import Workload
 
 

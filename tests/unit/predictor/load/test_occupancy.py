@@ -13,10 +13,10 @@ def test_points_and_weights_are_those_of_the_normal_distribution() -> None:
     assert pytest.approx(weights / weights.sum()) == WEIGHTS
     # For many sequences the gamma distribution is nearly normal.
     mean, variance = 1e8, 1e8
-    states = Occupancy(np.array([mean]), np.array([variance])).states(np.array([np.inf]))[:, 0]
+    states = Occupancy(np.array([mean]), np.array([variance]), np.array([mean])).states(np.array([np.inf]))[:, 0]
     assert (states - mean) / variance**0.5 == pytest.approx(points, abs=1e-3)
 
 
 def test_states_keep_the_mean() -> None:
-    states = Occupancy(np.array([3.0]), np.array([5.0])).states(np.array([np.inf]))
+    states = Occupancy(np.array([3.0]), np.array([5.0]), np.array([10.0])).states(np.array([np.inf]))
     assert WEIGHTS @ states == pytest.approx(3.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from energylens.data import find_gpu, load_model, load_predictor
-from energylens.predictor.load.loop import OpenLoop
+from energylens.predictor.load.loop import OpenLoop, seconds_apart, served_apart
 from energylens.predictor.load.open_loop import latencies
 from energylens.predictor.load.step_law import StepTerms
 from energylens.predictor.load.step_work import Group
@@ -38,6 +38,7 @@ def loop(ranks: float, together: float = 1.0, bursts: float = 4.0, rate: float =
         arrival_variation=one(1.0 + (bursts - 1.0) * ranks),
         output_variation=0.3,
         output_steps=100.0,
+        shape_covariance=0.0,
         step_tokens=one(8192.0),
         prompt_tokens=300.0,
         steps_ahead=1.0,
@@ -78,3 +79,16 @@ def test_replicas_without_requests_are_those_that_they_are_alone() -> None:
         for name in ("ttft_p50_ms", "ttft_p99_ms", "itl_p50_ms", "itl_p99_ms"):
             assert np.isfinite(getattr(both, name)[i])
             assert getattr(both, name)[i] == pytest.approx(getattr(alone, name)[0], rel=1e-12), (i, name)
+
+
+def test_requests_that_start_one_by_one_take_more_steps_with_a_prompt_than_those_that_start_together() -> None:
+    alone, many = loop(1.0), loop(1.0, rate=1e-9)
+    # 40 places and 100 steps: 0.4 starts per step, in clusters of 1.6.
+    apart = np.exp(-0.4 / 1.6) - np.exp(-0.4)
+    np.testing.assert_allclose(seconds_apart(alone, alone.places), 0.002 * apart)
+    step = 40.0 / (22.0 * 100.0)
+    np.testing.assert_allclose(served_apart(alone), 40.0 / (100.0 * (step + 0.002 * apart)))
+    np.testing.assert_allclose(served_apart(many), served_apart(alone))
+    # Ranks that step together are counted one by one already.
+    together = loop(4.0, together=4.0)
+    np.testing.assert_array_equal(served_apart(together), together.most)
