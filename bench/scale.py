@@ -7,27 +7,46 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.support.api_client import ApiClient, ApiError
+
 import scale_fleet
+from energylens.cluster import resources
 from energylens_dev import devcluster
 from energylens_dev.devcluster import Kubectl, PodStages, RunningCluster, StreamProgress
-from scale_meters import Seen, WriteCounter, cpu_seconds, memory_mib, watching
+from scale_meters import Seen, WriteCounter, cpu_seconds, is_running, memory_mib, watching
 from scale_report import plotted, table
 
-CHUNK = 100
-"""Objects of one kubectl create."""
+KINDS = {
+    kind.kind: kind
+    for kind in (
+        resources.NODE,
+        resources.NAMESPACE,
+        resources.DEPLOYMENT,
+        resources.LLM_DEPLOYMENT,
+        resources.ENERGY_BUDGET,
+        resources.CLUSTER_ENERGY_BUDGET,
+    )
+}
+"""What is created here."""
+BUSY, ALREADY_EXISTS = (429, 500, 503, 504), 409
+"""Statuses of answers: of a server that takes the request later, and of a name that is taken."""
 POLL_SECONDS = 2.0
 QUIET_SECONDS = 6.0
 """Without a write and without a waiting key for so long the operator is at rest."""
@@ -37,6 +56,10 @@ LEAST_SECONDS = 20.0
 """A part that has less time is left out."""
 SPARE_SECONDS = 15.0
 """To end in."""
+ENDING = (signal.SIGALRM, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals after which the cluster is removed and the figures are printed."""
+SETTINGS = {"leaseSeconds": 60}
+"""Of the operator: the control plane shares its cores, and an operator that cannot renew its lease in time ends."""
 PASSES = 'energylens_reconciles_total{result="ok"}'
 
 
@@ -53,6 +76,10 @@ class Phase:
     """Passes of the operator over an LLMDeployment."""
     cut_short: bool = False
     """The part's time was over before the operator was at rest."""
+
+
+class EndedError(Exception):
+    """The run was ended before its end: by a signal, because its time is over, or because the operator is gone."""
 
 
 class Record:
@@ -86,6 +113,8 @@ class Bench:
         self.cluster = cluster
         self.settings = settings
         self.kubectl = cluster.client()
+        # A program for each request would take more processor time than the operator.
+        self.api = ApiClient(cluster.kubeconfig)
         self.writes = WriteCounter(cluster.audit_log)
         self.is_cut_short = False
 
@@ -101,12 +130,13 @@ class Bench:
     def pid(self) -> int:
         """The operator's process."""
         found = self.cluster.operator_pid
-        assert found is not None
+        if found is None or not is_running(found):
+            raise EndedError("the operator has ended")
         return found
 
     def cpu(self) -> dict[str, float]:
         """Return the processor time of every process until now, s."""
-        return {name: cpu_seconds(pid) for name, pid in self.cluster.pids.items()}
+        return {name: cpu_seconds(pid) for name, pid in self.cluster.pids.items() if is_running(pid)}
 
     def answers(self, path: str) -> bool:
         """Return whether the operator's server answers a path with 200."""
@@ -165,16 +195,20 @@ class Bench:
         say(f"    not at rest after {limit_seconds:.0f} s")
 
     def create(self, objects: Iterable[scale_fleet.Object]) -> None:
-        """Create objects, many at a time."""
-        batch: list[scale_fleet.Object] = []
-        for body in (*objects, None):
-            if body is not None:
-                batch.append(body)
-            if batch and (body is None or len(batch) == CHUNK):
-                # JSON is YAML, and parsed faster.
-                text = json.dumps({"apiVersion": "v1", "kind": "List", "items": batch})
-                self.kubectl.run("create", "-f", "-", stdin=text, timeout=600)
-                batch = []
+        """Create objects, one after another."""
+        for body in objects:
+            path = KINDS[body["kind"]].path(body["metadata"].get("namespace"))
+            while True:
+                try:
+                    self.api.request("POST", path, body)
+                except ApiError as error:
+                    if error.status in BUSY:
+                        time.sleep(1.0)
+                        continue
+                    # A request whose answer was lost is sent again.
+                    if error.status != ALREADY_EXISTS:
+                        raise
+                break
 
     def ready_nodes(self) -> int:
         """Return how many nodes are ready, once that is all of them, or after a minute."""
@@ -214,35 +248,31 @@ def _rounded(seconds: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.1f} s" for name, value in sorted(seconds.items()) if value >= 0.1)
 
 
-def rollout(bench: Bench, objects: int, distinct: int, limit_seconds: float) -> dict[str, Any]:
-    """Create the fleet and wait until it is at rest; return how many were planned by when, and how many are Ready.
+def rollout(bench: Bench, objects: int, distinct: int, limit_seconds: float, found: dict[str, Any]) -> None:
+    """Create the fleet and wait until it is at rest; put how many were planned by when, and are Ready, into ``found``.
 
     An object is planned when its status is written first, which the audit log says without a question to anybody.
     """
     started = time.monotonic()
     bench.writes.named.clear()
-    creating = threading.Thread(target=bench.create, args=(list(scale_fleet.fleet(objects, distinct)),))
+    fleet = list(scale_fleet.fleet(objects, distinct))
+    # A daemon, so that a run that is ended does not wait for it.
+    creating = threading.Thread(target=bench.create, args=(fleet,), daemon=True)
     creating.start()
     curve: list[tuple[float, int]] = []
-    seconds, spent = None, None
+    found |= {"planned_seconds": None, "planned_curve": curve, "planned_cpu": None}
     while (now := time.monotonic() - started) < limit_seconds:
         bench.writes.read()
         curve.append((round(now, 1), len(bench.writes.named)))
         if curve[-1][1] >= objects:
-            seconds, spent = now, bench.cpu()
+            found |= {"planned_seconds": now, "planned_cpu": bench.cpu()}
             break
         time.sleep(POLL_SECONDS)
     creating.join()
     say(f"  {curve[-1][1]} of {objects} planned after {now:.0f} s")
     bench.at_rest(max(10.0, limit_seconds - (time.monotonic() - started)))
     planned, ready = bench.planning()
-    return {
-        "planned": planned,
-        "ready": ready,
-        "planned_seconds": seconds,
-        "planned_curve": curve,
-        "planned_cpu": spent,
-    }
+    found |= {"planned": planned, "ready": ready}
 
 
 def first_seen(seen: Seen, names: Sequence[str], limit_seconds: float) -> None:
@@ -255,7 +285,7 @@ def first_seen(seen: Seen, names: Sequence[str], limit_seconds: float) -> None:
 def reaction(bench: Bench, count: int, limit_seconds: float) -> dict[str, list[float]]:
     """Apply LLMDeployments and Deployments at a steady pace; return the seconds until each was answered."""
     namespace = f"{scale_fleet.PREFIX}reaction"
-    bench.kubectl.run("create", "namespace", namespace)
+    bench.create([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}])
     inside, choices = bench.kubectl.within(namespace), scale_fleet.specs(200)
     names = [f"r-{index:04d}" for index in range(count)]
     sent: dict[str, float] = {}
@@ -269,8 +299,7 @@ def reaction(bench: Bench, count: int, limit_seconds: float) -> dict[str, list[f
             sent[name] = time.monotonic()
             own = scale_fleet.deployment(name, namespace, choices[index % len(choices)])
             plain = scale_fleet.plain_deployment(f"d-{name}", namespace)
-            text = json.dumps({"apiVersion": "v1", "kind": "List", "items": [own, plain]})
-            inside.run("create", "-f", "-", stdin=text)
+            bench.create([own, plain])
         first_seen(planned, names, max(1.0, limit_seconds - count / APPLIES_PER_SECOND))
         first_seen(seen, [f"d-{name}" for name in names], 5.0)
     return {
@@ -320,15 +349,15 @@ def run(objects: int, options: argparse.Namespace, folder: Path, record: Record)
     nodes = sum(pool.count for pool in pools)
     say(f"{objects} LLMDeployments on {nodes} nodes")
     settings = folder / "operator-settings.yaml"
-    settings.write_text(yaml.safe_dump({}))
-    cluster = devcluster.up(
-        folder / "cluster",
-        pods=PodStages.FAST,
-        pools=scale_fleet.few(pools),
-        operator=False,
-        progress=StreamProgress(sys.stderr),
-    )
+    settings.write_text(yaml.safe_dump(SETTINGS))
     try:
+        cluster = devcluster.up(
+            folder / "cluster",
+            pods=PodStages.FAST,
+            pools=scale_fleet.few(pools),
+            operator=False,
+            progress=StreamProgress(sys.stderr),
+        )
         bench = Bench(cluster, settings)
         bench.create(scale_fleet.more_nodes(pools))
         say(f"  {bench.ready_nodes()} nodes are ready")
@@ -352,12 +381,16 @@ def run(objects: int, options: argparse.Namespace, folder: Path, record: Record)
             PARTS[part](bench, objects, options, limit, record)
             record.put(resident_mib=memory_mib(bench.pid))
     finally:
-        cluster.down(purge=True)
+        devcluster.down(folder / "cluster", purge=True)
 
 
 def part_rollout(bench: Bench, objects: int, options: argparse.Namespace, limit: float, record: Record) -> None:
     found: dict[str, Any] = {}
-    phase = bench.measured(lambda: found.update(rollout(bench, objects, options.distinct, limit)))
+    try:
+        phase = bench.measured(lambda: rollout(bench, objects, options.distinct, limit, found))
+    except EndedError:
+        record.put(**found)
+        raise
     record.put(rollout=phase, **found, peak_mib=memory_mib(bench.pid, "VmHWM"), rolled_out_mib=memory_mib(bench.pid))
     size, name = largest_object(bench.kubectl)
     record.put(largest_object_bytes=size, largest_object=name)
@@ -431,18 +464,42 @@ def main() -> int:
     parser.add_argument("--node-seconds", type=float, default=320.0, help="time that is measured after a node came")
     parser.add_argument("--reactions", type=int, default=100, help="objects applied at 10 per second")
     parser.add_argument("--part-seconds", type=float, default=900.0, help="after which a part is given up")
-    parser.add_argument("--seconds", type=float, default=7200.0, help="after which no part begins")
+    parser.add_argument("--seconds", type=float, default=7200.0, help="after which the run ends")
     parser.add_argument("--json", type=Path, help="file that gets every figure as soon as it is known")
     parser.add_argument("--plot", type=Path, help="file that gets the picture, .svg or .png (needs energylens[plot])")
     options = parser.parse_args()
     record = Record(options.json, options.seconds)
-    for objects in map(int, options.objects.split(",")):
-        with tempfile.TemporaryDirectory(prefix="energylens-scale-") as folder:
-            run(objects, options, Path(folder), record)
-        print(table(record.runs), flush=True)
+    try:
+        with ending_after(options.seconds):
+            for objects in map(int, options.objects.split(",")):
+                with tempfile.TemporaryDirectory(prefix="energylens-scale-") as folder:
+                    run(objects, options, Path(folder), record)
+    except EndedError as error:
+        say(f"ended: {error}")
+        if record.runs:
+            record.put(ended=str(error))
+    print(table(record.runs), flush=True)
     if options.plot is not None:
         plotted(record.runs, options.plot)
-    return 0
+    return 1 if any("ended" in found for found in record.runs) or not record.runs else 0
+
+
+@contextmanager
+def ending_after(seconds: float) -> Iterator[None]:
+    """End what is done inside with an EndedError after some time, or at a signal; then no other ends the clean-up."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        for each in ENDING:
+            signal.signal(each, signal.SIG_IGN)
+        raise EndedError("the time is over" if number == signal.SIGALRM else signal.Signals(number).name)
+
+    for each in ENDING:
+        signal.signal(each, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
 if __name__ == "__main__":

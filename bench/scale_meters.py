@@ -29,6 +29,15 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def is_running(pid: int) -> bool:
+    """Return whether a process exists and has not ended (proc(5), field 3 of /proc/PID/stat)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in "ZX"
+
+
 def memory_mib(pid: int, name: str = "VmRSS") -> float:
     """Return the resident memory of a process, MiB: ``VmRSS`` now, ``VmHWM`` at its highest."""
     text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")

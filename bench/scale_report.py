@@ -95,6 +95,8 @@ def table(runs: Sequence[Run]) -> str:
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     kinds = []
     for run in runs:
+        if "ended" in run:
+            kinds.append(f"- {run['objects']:,}: ended before its end: {run['ended']}")
         for part in ("rollout", "idle", "node_added", "member_added", "restart"):
             if part not in run:
                 continue

@@ -31,6 +31,7 @@ from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.identity import identified, inputs_hash, sealed
 from energylens.planner.search.problem import kept_candidates
 from energylens.planner.search.reach import inventory_within, is_tried, places_within
+from energylens.planner.shelf import Shelf
 from energylens.planner.types import ClusterSnapshot, Feasible, GpuNode, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor
 from energylens.predictor.model.architecture import ModelSpec
@@ -39,7 +40,7 @@ from energylens.predictor.types import GpuSpec
 
 MOST_BYTES = 24 * 2**20
 """Size of the kept answers and candidates, compressed: for one question about 60 kB with bounds on its space; without,
-up to 170 kB on 720 GPUs and 400 kB on 1,200. Those of the most recent questions are kept."""
+up to 170 kB on 720 GPUs and 400 kB on 1,200. Those of the questions that are asked most are kept."""
 MOST_REFUSED = 2048
 """Number of kept refusals for lack of power."""
 MOST_OF_ONE = 2
@@ -101,12 +102,11 @@ class Question:
 
 
 class Answers:
-    """The plans of the most recent questions. Several threads may use one object."""
+    """The plans of the questions that are asked most. Several threads may use one object."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         """Keep answers and candidates of at most ``most_bytes``."""
-        self._most_bytes = most_bytes
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: Shelf[_Kept] = Shelf(most_bytes)
         """By spec: what its last plan was found among. One of another bound takes its place, so that what is kept does
         not grow while a cluster fills up and plans draw more."""
         self._without_power: OrderedDict[tuple[str, PowerAllowance], _Refused] = OrderedDict()
@@ -116,7 +116,7 @@ class Answers:
     @property
     def size(self) -> int:
         """Bytes of the kept answers and candidates."""
-        return sum(kept.size for kept in self._kept.values())
+        return self._kept.size
 
     def of(self, question: Question) -> PlanningResult:
         """Return the answer to a question, kept or newly planned.
@@ -164,12 +164,9 @@ class Answers:
 
     def _known(self, asked: _Asked) -> Feasible | None:
         with self._lock:
-            kept = self._kept.get(asked.base)
+            kept = self._kept.ask(asked.base)
         if kept is None or asked.within(kept.most) != kept.key:
             return None
-        with self._lock:
-            if asked.base in self._kept:
-                self._kept.move_to_end(asked.base)
         key, most, places = kept.key, kept.most, asked.places(kept.most)
         same = next((packed for found, packed in kept.answers if found == places), None)
         if same is not None:
@@ -186,12 +183,11 @@ class Answers:
         key, places = asked.within(most), asked.places(most)
         packed = _packed(replace(answer, rejections=()))
         with self._lock:
-            before = self._kept.pop(asked.base, None)
+            before = self._kept.get(asked.base)
             others = () if before is None or before.key != key else before.answers
             others = tuple(entry for entry in others if entry[0] != places)
-            self._kept[asked.base] = _Kept(key, most, ((places, packed), *others[: MOST_OF_ONE - 1]), candidates)
-            while self._kept and self.size > self._most_bytes:
-                self._kept.popitem(last=False)
+            kept = _Kept(key, most, ((places, packed), *others[: MOST_OF_ONE - 1]), candidates)
+            self._kept.put(asked.base, kept, kept.size)
 
 
 Places = Mapping[str, Mapping[int, int]]
