@@ -93,7 +93,8 @@ def test_every_gap_of_a_running_deployment_has_its_reason(operator: OperatorClus
         team.wait(kind, "Unknown", "NotServing")
     team.apply(**spec)
     team.ready()
-    assert "token counters of 0 of 2 engine pods" in team.wait(AVAILABLE, "False", "TokensMissing")["message"]
+    missing = team.wait(AVAILABLE, "False", "TokensMissing")["message"]
+    assert "token counters were found for 0 of 2 engine pods" in missing
     operator.break_exporter()
     team.wait(AVAILABLE, "True", "Measured")
     assert "TPOT P50" in team.wait("SLOMet", "True", "Met")["message"]

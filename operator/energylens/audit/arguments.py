@@ -8,7 +8,7 @@ from typing import Any
 
 from energylens.audit.invocation import EngineName, Invocation
 from energylens.planner.engines.arguments import Arguments, Given, read_arguments
-from energylens.planner.engines.options import find, options_of
+from energylens.planner.engines.options import find, is_gone, is_read, options_of
 from energylens.planner.engines.versions import PROVED, Version
 from energylens.serving import reserved
 
@@ -76,6 +76,8 @@ class EngineArguments:
     """Problems in reading the arguments, one sentence each."""
     apart: bool = False
     """Whether prefill and decode run in separate pods."""
+    open_words: tuple[str, ...] = ()
+    """Words with variables of unknown value that may stand for any arguments, such as ``$ARGS``."""
 
 
 def is_front_end(invocation: Invocation) -> bool:
@@ -95,19 +97,20 @@ def read_engine(invocation: Invocation, version: Version | None, read_file: Read
     if invocation.engine == "TensorRT-LLM":
         return _tensorrt(invocation)
     engine = invocation.engine
-    given = read_arguments(invocation.args, engine, version or PROVED[engine])
+    given = read_arguments(invocation.args, engine, version or PROVED[engine], keep_unknown=True)
     notes: list[str] = []
     file = given.value("--config")
     config = None if file is None else read_file(file)
     if file is not None and config is not None:
         # Both engines put the file's options first, so that options on the command line override them.
-        given = read_arguments((*_as_arguments(config), *invocation.args), engine, version or PROVED[engine])
+        args = (*_as_arguments(config), *invocation.args)
+        given = read_arguments(args, engine, version or PROVED[engine], keep_unknown=True)
     elif file is not None:
         notes.append(f"the options in {file} (--config) could not be read")
     notes += [
-        f"{one.written!r}: the shell changes the value to {one.value!r}" for one in given.given if _is_open(one.value)
+        f"{one.written}: the value of {one.value} is not known here" for one in given.given if _is_open(one.value)
     ]
-    kept, left_out = _kept(given, invocation)
+    kept, left_out = _kept(given, invocation, version or PROVED[engine])
     return EngineArguments(
         model=_model(given, engine),
         served_name=(given.value("--served-model-name") or given.value("--model-name") or "").split(" ")[0],
@@ -119,6 +122,7 @@ def read_engine(invocation: Invocation, version: Version | None, read_file: Read
         left_out=left_out,
         notes=tuple(notes),
         apart=_is_apart(given, invocation),
+        open_words=tuple(word for word in given.strays if _is_open(word)),
     )
 
 
@@ -142,7 +146,8 @@ def _as_arguments(config: Mapping[str, Any]) -> list[str]:
 
 def _model(given: Arguments, engine: str) -> str:
     named = next((value for name in _MODEL_OPTIONS[engine] if (value := given.value(name))), None)
-    return named or next((word for word in given.strays if not word.startswith("-")), "")
+    found = named or next((word for word in given.strays if not word.startswith("-")), "")
+    return "" if _is_open(found) else found
 
 
 def _port(given: Arguments, invocation: Invocation) -> int:
@@ -196,13 +201,15 @@ def _sglang(given: Arguments, notes: list[str]) -> RunningLayout:
     )
 
 
-def _kept(given: Arguments, invocation: Invocation) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _kept(given: Arguments, invocation: Invocation, version: Version) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the arguments to keep in ``extraArgs``, and the arguments that the operator sets."""
     kept: list[str] = []
     left_out: list[str] = []
     taken = _RESERVED[invocation.engine]
     for one in given.given:
-        foreign = is_front_end(invocation) and not isinstance(find(invocation.engine, one.spelling), tuple)
+        foreign = not isinstance(find(invocation.engine, one.spelling), tuple)
+        foreign = foreign and (is_front_end(invocation) or is_read(invocation.engine, version))
+        foreign = foreign or is_gone(invocation.engine, one.spelling.replace("_", "-"), version)
         if one.spelling in taken or one.name in taken or one.name in _MODEL_OPTIONS[invocation.engine] or foreign:
             left_out += _words(one, invocation.engine)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -88,15 +89,20 @@ class Assessment:
 
     @property
     def least_saved_watts(self) -> float | None:
-        """Saved power at the upper end of the plan's 80 % interval, W."""
-        return None if self.now is None or self.then is None else self.now.watts - self.then.high
+        """Saved power at the upper end of the plan's 80 % interval, and the lower end of today's if predicted, W."""
+        return None if self.now is None or self.then is None else self.now.low - self.then.high
 
     @property
     def saved_percent(self) -> tuple[float, float, float] | None:
         """Energy that the plan saves and the ends of its 80 % interval, %; None if either figure is missing."""
         if self.now is None or self.then is None or self.now.watts <= 0:
             return None
-        best, low, high = (100.0 * (1.0 - w / self.now.watts) for w in (self.then.watts, self.then.high, self.then.low))
+        ratios = (
+            self.then.watts / self.now.watts,
+            self.then.high / self.now.low if self.now.low > 0 else math.inf,
+            self.then.low / self.now.high,
+        )
+        best, low, high = (100.0 * (1.0 - ratio) for ratio in ratios)
         return best, low, high
 
 
@@ -128,6 +134,9 @@ def assess(
         return Assessment(
             served, load, "Managed", "EnergyLens already plans this model: see `energylens status`", measured
         )
+    if served.shared:
+        reason = f"{served.shared}, so that neither its power nor its plan can be told"
+        return Assessment(served, load, "NotPlanned", reason)
     if served.gpus == 0:
         return Assessment(served, load, "NoLoad", "none of its pods is running")
     if is_idle(load):
@@ -173,10 +182,9 @@ def _beside_today(found: Assessment, asked: LLMDeployment, rate: float, around: 
         around: The cluster, the clock and the question.
     """
     tokens, load, notes = found.load.output_tokens_per_second or 0.0, found.load, list(found.served.notes)
-    today = around.preview(_as_it_runs(asked, found.served))
-    predicted = today.plan if today.good else None
-    if predicted is None:
-        notes.append(f"today's layout cannot be predicted: {today.message}")
+    predicted, why = _today(asked, found.served, around)
+    if predicted is None and not found.served.layout_doubt:
+        notes.append(f"today's layout cannot be predicted: {why}")
     power = found.now or (None if predicted is None else _predicted_power(predicted, tokens))
     if power is None:
         reason = f"its power now is neither measured ({load.message}) nor predicted"
@@ -193,6 +201,15 @@ def _beside_today(found: Assessment, asked: LLMDeployment, rate: float, around: 
     return _beside_the_plan(found, asked, rate, power, around)
 
 
+def _today(asked: LLMDeployment, served: ServedModel, around: _Surroundings) -> tuple[PlanStatus | None, str]:
+    """Return the prediction of today's layout, or None and why there is none."""
+    if served.layout_doubt:
+        # A prediction of another layout must correct no plan.
+        return None, served.layout_doubt
+    today = around.preview(_as_it_runs(asked, served))
+    return (today.plan, "") if today.good else (None, today.message)
+
+
 def _beside_the_plan(
     found: Assessment, asked: LLMDeployment, mean: float, power: Power, around: _Surroundings
 ) -> Assessment:
@@ -203,8 +220,10 @@ def _beside_the_plan(
     answer = around.preview(wanted)
     found = replace(found, planned_requests_per_second=mean * share)
     if not answer.good or answer.plan is None or answer.model is None:
-        verdict: Verdict = "Keep" if answer.result is not None else "NotPlanned"
-        return replace(found, verdict=verdict, reason=f"no plan meets today's load and latencies: {answer.message}")
+        if answer.result is None:
+            notes = tuple(note for note in found.notes if not note.endswith(answer.message))
+            return replace(found, verdict="NotPlanned", reason=answer.message, notes=notes)
+        return replace(found, verdict="Keep", reason=f"no plan meets today's load and latencies: {answer.message}")
     plan = answer.plan if share == 1.0 else _at_mean_load(wanted, answer.plan, mean, around)
     then = _predicted_power(plan, tokens)
     cost = switch_cost(plan, float(weight_bytes(answer.model)), around.gpus[plan.gpu_product])
@@ -227,12 +246,17 @@ def _verdict(power: Power, then: Power, plan: PlanStatus, predicted: PlanStatus 
         return "Keep", "today's layout uses the least energy at these latencies"
     if then.watts >= power.watts:
         return "Keep", "no plan that meets these latencies is predicted to draw less power"
-    if then.high >= power.watts:
+    if then.high >= power.low:
         return (
             "WithinError",
             "the plan is predicted to draw less power, but the difference is within the prediction error",
         )
-    return "Saves", "the plan draws less power even at the upper end of its 80 % interval"
+    if power.is_measured:
+        return "Saves", "the plan draws less power even at the upper end of its 80 % interval"
+    return (
+        "Saves",
+        "the plan is predicted to draw less power than today's layout, at the ends of both 80 % intervals too",
+    )
 
 
 def _as_it_runs(asked: LLMDeployment, served: ServedModel) -> LLMDeployment:

@@ -26,6 +26,12 @@ def product_by_node(snapshot: ClusterSnapshot) -> dict[str, str]:
     return left_out | {node.name: node.product for node in snapshot.nodes}
 
 
+def shared_nodes(snapshot: ClusterSnapshot) -> dict[str, str]:
+    """Return why pods share the GPUs of a node, by node: partitioned, shared or virtual GPUs."""
+    kinds = ("its GPUs are shared", "its GPUs are partitioned", "its GPUs are virtual")
+    return {node.name: node.reason for node in snapshot.excluded if node.reason.startswith(kinds)}
+
+
 def assessments(
     models: Sequence[ServedModel],
     nodes: Sequence[Object],

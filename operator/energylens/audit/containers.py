@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,11 +11,24 @@ from typing import Any
 import yaml
 
 from energylens.measure.types import PodRef
+from energylens.planner.inventory.node_gpus import GPU_RESOURCE
 from energylens.planner.inventory.snapshot import container_gpus
 
 Object = Mapping[str, Any]
 ConfigMaps = Mapping[tuple[str, str], Object]
 """ConfigMaps by namespace and name."""
+_ACCELERATORS = (
+    "nvidia.com/",
+    "amd.com/gpu",
+    "gpu.intel.com/",
+    "habana.ai/",
+    "google.com/tpu",
+    "aws.amazon.com/neuron",
+)
+_USED = re.compile(r"\$[({]?([A-Za-z_][A-Za-z0-9_]*)")
+"""A reference of the kubelet or of a shell to a variable."""
+_LIBRARIES = ("HF_", "NCCL_", "CUDA_", "TORCH", "PYTORCH_", "OMP_", "RAY_", "FLASHINFER_")
+"""Beginnings of variables that libraries of engines read, even where a script uses them too."""
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
@@ -27,7 +41,7 @@ class Environment:
     token_secret: tuple[str, str] | None
     """Name and key of the Secret that has the Hugging Face token."""
     plain: Mapping[str, str]
-    """Variables that the container sets itself."""
+    """Variables that the container sets itself and that the engine reads."""
 
 
 def reference_of(pod: Object) -> PodRef:
@@ -46,9 +60,35 @@ def engine_container(pod: Object) -> Object | None:
     Raises:
         ValueError: A quantity is not a whole number of GPUs.
     """
-    containers = pod_spec(pod).get("containers") or ()
-    holding = [container for container in containers if container_gpus(container)]
-    return max(holding, key=container_gpus, default=None)
+    return max(holding_containers(pod), key=container_gpus, default=None)
+
+
+def holding_containers(pod: Object) -> list[Object]:
+    """Return the containers that hold GPUs.
+
+    Raises:
+        ValueError: A quantity is not a whole number of GPUs.
+    """
+    return [container for container in pod_spec(pod).get("containers") or () if container_gpus(container)]
+
+
+def other_accelerators(pod: Object) -> list[str]:
+    """Return the resources of a pod that are accelerators but not whole NVIDIA GPUs, such as MIG partitions."""
+    names = {
+        name
+        for container in pod_spec(pod).get("containers") or ()
+        for part in ("requests", "limits")
+        for name, amount in ((container.get("resources") or {}).get(part) or {}).items()
+        if str(amount) != "0"
+    }
+    return sorted(name for name in names if name.startswith(_ACCELERATORS) and name != GPU_RESOURCE)
+
+
+def settings_of_engine(container: Object, plain: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that an engine reads, without those that only fill in the container's command."""
+    script = " ".join(map(str, (*(container.get("command") or ()), *(container.get("args") or ()))))
+    used = {found[1] for found in _USED.finditer(script)}
+    return {name: value for name, value in plain.items() if name not in used or name.startswith(_LIBRARIES)}
 
 
 def environment_of(container: Object, namespace: str, config_maps: ConfigMaps) -> Environment:
@@ -73,7 +113,7 @@ def environment_of(container: Object, namespace: str, config_maps: ConfigMaps) -
                 values[name] = str(data[reference["key"]])
         elif name in TOKEN_VARIABLES and source.get("secretKeyRef"):
             secret = source["secretKeyRef"].get("name", ""), source["secretKeyRef"].get("key", "")
-    return Environment(values, secret, plain)
+    return Environment(values, secret, settings_of_engine(container, plain))
 
 
 def _expanded(text: str, values: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from energylens.audit.containers import TOKEN_VARIABLES
 from energylens.audit.served import ServedModel
 from energylens.audit.telemetry import prompt_and_output
 from energylens.measure.types import LatencyQuantiles, WindowMeasurement
+from energylens.planner.engines.versions import tag_version
 from energylens.planner.inventory.products import GKE_LABEL, PRODUCT_LABEL
 from energylens.serving.reserved import ENVIRONMENT
 
@@ -125,8 +126,8 @@ def _engine(served: ServedModel) -> Object:
     assert served.arguments is not None
     assert served.invocation is not None
     engine: Object = {"type": served.invocation.engine}
-    # Plans start the engine's own program, which a front end's image may lack.
-    if not is_front_end(served.invocation):
+    # Plans start the engine's own program, which a front end's image may lack, and read the version in the tag.
+    if not is_front_end(served.invocation) and (served.version is not None or tag_version(served.image) is None):
         engine["image"] = served.image
     if served.arguments.extra_args:
         engine["extraArgs"] = list(served.arguments.extra_args)

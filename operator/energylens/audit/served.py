@@ -15,7 +15,9 @@ from energylens.audit.containers import (
     Environment,
     engine_container,
     environment_of,
+    holding_containers,
     mounted_options,
+    other_accelerators,
     pod_spec,
     reference_of,
     stored_model,
@@ -23,6 +25,7 @@ from energylens.audit.containers import (
 from energylens.audit.invocation import Invocation, Unread, find_invocation, version_of_image
 from energylens.audit.shell import command_lines
 from energylens.measure.types import PodRef
+from energylens.planner.engines.versions import PROVED, display
 from energylens.planner.inventory.snapshot import OWNER_LABEL, gpus_of_pod
 from energylens.serving.metadata import LWS_GROUP_INDEX, LWS_WORKER_INDEX
 
@@ -89,6 +92,10 @@ class ServedModel:
     gpus: int
     """GPUs that all of its pods hold."""
     notes: tuple[str, ...] = field(default=())
+    shared: str = ""
+    """Why its power is not that of whole GPUs of its own; "" if it is."""
+    layout_doubt: str = ""
+    """Why the layout that its arguments state is not how it runs; "" if it is."""
     tolerations: tuple[Object, ...] = ()
     node_selector: Mapping[str, str] = field(default_factory=dict)
 
@@ -98,6 +105,7 @@ def served_models(
     product_by_node: Mapping[str, str],
     config_maps: ConfigMaps,
     model_ids: Mapping[str, str] | None = None,
+    shared_nodes: Mapping[str, str] | None = None,
 ) -> list[ServedModel]:
     """Return the served models, by namespace and name.
 
@@ -107,13 +115,14 @@ def served_models(
         config_maps: The readable ConfigMaps.
         model_ids: Hugging Face ids by ``name`` or ``namespace/name`` of the owner, for models that the cluster does not
             name.
+        shared_nodes: Why pods share the GPUs of a node, by node.
     """
     groups: dict[Owner, list[Object]] = {}
     for pod in pods:
-        if _holds_gpus(pod) and _is_live(pod):
+        if (_holds_gpus(pod) or other_accelerators(pod)) and _is_live(pod):
             groups.setdefault(owner_of(pod), []).append(pod)
     return [
-        _served(owner, group, product_by_node, config_maps, model_ids or {})
+        _served(owner, group, product_by_node, config_maps, model_ids or {}, shared_nodes or {})
         for owner, group in sorted(groups.items(), key=lambda item: item[0])
     ]
 
@@ -161,6 +170,7 @@ def _served(
     product_by_node: Mapping[str, str],
     config_maps: ConfigMaps,
     model_ids: Mapping[str, str],
+    shared_nodes: Mapping[str, str],
 ) -> ServedModel:
     running = [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Running"]
     notes = [f"{len(pods) - len(running)} of {len(pods)} pods are not running"] if len(running) < len(pods) else []
@@ -178,41 +188,74 @@ def _served(
     lines = command_lines(container.get("command") or (), container.get("args") or (), environment.values)
     invocation = find_invocation(lines, image, has_command=bool(container.get("command")))
     arguments, unread = None, ""
-    if isinstance(invocation, Unread):
-        unread = invocation.reason
+    apart = _not_one_engine(shown)
+    if apart or isinstance(invocation, Unread):
+        unread = apart or (invocation.reason if isinstance(invocation, Unread) else "")
     else:
         arguments = read_engine(
             invocation,
             None if version is None else tuple(map(int, version.split("."))),
             partial(mounted_options, shown, container, owner.namespace, config_maps),
         )
-        notes += arguments.notes
+        if arguments.open_words:
+            unread = f"its arguments are in {' '.join(arguments.open_words)}, whose value is not known here"
+            arguments = None
+        else:
+            notes += [*arguments.notes, *_unknown_version(invocation, image, version)]
     products = Counter[str]()
     for pod in running:
         products[product_by_node.get(pod_spec(pod).get("nodeName") or "", "")] += gpus_of_pod(pod)
     gpus = sum(map(gpus_of_pod, running))
+    doubts: list[str] = []
     product = max((p for p in products if p), key=lambda p: (products[p], p), default="")
     if len([p for p in products if p]) > 1:
-        notes.append(f"its pods run on several GPU products: {', '.join(sorted(filter(None, products)))}")
+        doubts.append(f"its pods run on several GPU products: {', '.join(sorted(filter(None, products)))}")
+    replicas = _replicas(leaders, arguments, gpus, notes, doubts)
     return ServedModel(
         owner=owner,
         image=image,
         arguments=arguments,
         unread=unread,
-        invocation=None if isinstance(invocation, Unread) else invocation,
+        invocation=None if apart or isinstance(invocation, Unread) else invocation,
         version=version,
         model=_model_id(owner, arguments, shown, model_ids),
         environment=environment,
         product=product,
         products=dict(products),
-        replicas=_replicas(leaders, arguments, gpus, notes),
+        replicas=replicas,
         pods=tuple(sorted(map(reference_of, running))),
         engine_pods=tuple(sorted(map(reference_of, leaders))),
         gpus=gpus,
-        notes=tuple(notes),
+        notes=(*notes, *doubts),
+        shared=next((why for pod in running if (why := shared_nodes.get(pod_spec(pod).get("nodeName") or ""))), ""),
+        layout_doubt="; ".join(doubts),
         tolerations=tuple(pod_spec(shown).get("tolerations") or ()),
         node_selector=pod_spec(shown).get("nodeSelector") or {},
     )
+
+
+def _not_one_engine(pod: Object) -> str:
+    """Return why a pod's GPUs are not those of one engine; "" if they are."""
+    others = other_accelerators(pod)
+    if others and not _holds_gpus(pod):
+        part = others[0].startswith("nvidia.com/")
+        kind = "a part of a GPU, whose energy no counter states" if part else "no NVIDIA GPU"
+        return f"it holds {', '.join(others)}: {kind}"
+    holding = [str(container.get("name") or "") for container in holding_containers(pod)]
+    if len(holding) > 1:
+        return f"several containers of a pod hold GPUs ({', '.join(holding)}): their loads and powers are not separate"
+    return ""
+
+
+def _unknown_version(invocation: Invocation, image: str, version: str | None) -> list[str]:
+    """Return a note if the version of the engine is not known."""
+    if version is not None or invocation.engine not in PROVED:
+        return []
+    repository = image.partition("@")[0]
+    return [
+        f"the engine's version is not visible in image {repository}; predicted as "
+        f"{display(invocation.engine, PROVED[invocation.engine])}"
+    ]
 
 
 def _is_leader(pod: Object) -> bool:
@@ -244,7 +287,9 @@ def _model_id(owner: Owner, arguments: EngineArguments | None, pod: Object, mode
     return stored_model(pod, arguments.model) or (arguments.served_name if "/" in arguments.served_name else "")
 
 
-def _replicas(leaders: Sequence[Object], arguments: EngineArguments | None, gpus: int, notes: list[str]) -> int:
+def _replicas(
+    leaders: Sequence[Object], arguments: EngineArguments | None, gpus: int, notes: list[str], doubts: list[str]
+) -> int:
     """Return the number of running copies; pods that form a copy without declaring it are recognised by their GPUs."""
     if arguments is None or not leaders or not gpus:
         return len(leaders)
@@ -254,5 +299,5 @@ def _replicas(leaders: Sequence[Object], arguments: EngineArguments | None, gpus
     if size > each and gpus % size == 0:
         notes.append(f"a replica of {size} GPUs spans {round(size / each)} pods")
         return gpus // size
-    notes.append(f"each replica holds {each:g} GPUs, but its engine uses {size}")
+    doubts.append(f"each replica holds {each:g} GPUs, but its engine uses {size}")
     return len(leaders)

@@ -217,7 +217,7 @@ def _with_tokens(
 ) -> WindowMeasurement:
     usable = [series for series in tokens if is_fresh(series, options.end, options.stale_after_seconds)]
     if len(usable) < max(1, options.engines_expected):
-        missing = f"token counters of {len(usable)} of {options.engines_expected} engine pods"
+        missing = f"token counters were found for {len(usable)} of {options.engines_expected} engine pods"
         return _energy_only(gpus, start, end, "TokensMissing", missing)
     tracks = [track for series in usable if (track := token_track(series.generation_tokens)) is not None]
     energy_span = (start, end)
@@ -317,7 +317,7 @@ def measure_load(tokens: Sequence[TokenSeries], options: WindowOptions) -> Windo
     """
     usable = [series for series in tokens if is_fresh(series, options.end, options.stale_after_seconds)]
     if len(usable) < max(1, options.engines_expected):
-        missing = f"token counters of {len(usable)} of {options.engines_expected} engine pods"
+        missing = f"token counters were found for {len(usable)} of {options.engines_expected} engine pods"
         return WindowMeasurement("TokensMissing", missing)
     tracks = [track for series in usable if (track := token_track(series.generation_tokens)) is not None]
     start = max([options.start, *(track.first for track in tracks)])

@@ -149,9 +149,38 @@ def test_values_that_only_a_shell_knows_are_told() -> None:
     found = told("vllm serve org/m -tp '$(nvidia-smi -L | wc -l)' --max-num-seqs many")
     assert found.layout == RunningLayout()
     assert found.notes == (
-        "'-tp': the shell changes the value to '$(nvidia-smi -L | wc -l)'",
+        "-tp: the value of $(nvidia-smi -L | wc -l) is not known here",
         "'--max-num-seqs': 'many' is not a number above 0",
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "model"),
+    [
+        ("python3 -m huggingfaceserver --model_name=chat --model_dir=/mnt/models -tp 2", "/mnt/models"),
+        ("python3 -m huggingfaceserver --model_id=org/m --backend vllm -tp 2", "org/m"),
+        ("python3 -m dynamo.vllm --model org/m --is-prefill-worker -tp 2", "org/m"),
+    ],
+)
+def test_options_of_a_front_end_are_read_and_not_passed_on(line: str, model: str) -> None:
+    found = told(line)
+    assert (found.model, found.layout.tensor_parallel) == (model, 2)
+    assert not [word for word in found.extra_args if "model" in word or "worker" in word or "backend" in word]
+
+
+def test_an_option_that_the_planned_engine_lacks_is_left_out_and_named() -> None:
+    line = "vllm serve org/m --num-scheduler-steps 8 -tp 2"
+    read = invoked(line, "registry.example/engines:1", has_command=True)
+    assert isinstance(read, Invocation)
+    # Without a version the options are those of the version that plans use; other versions decide for themselves.
+    assert read_engine(read, None).left_out == ("--num-scheduler-steps=8", "-tp=2")
+    assert told(line).extra_args == ("--num-scheduler-steps=8",)
+
+
+def test_words_that_may_hold_any_argument_are_kept_apart() -> None:
+    assert told("vllm serve org/m '$EXTRA'").open_words == ("$EXTRA",)
+    assert told("vllm serve '$MODEL' -tp 2").model == ""
+    assert told("vllm serve --model='$MODEL' -tp 2").open_words == ()
 
 
 def test_a_configuration_file_counts_below_the_command_line() -> None:

@@ -8,15 +8,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tests.support.audit_cluster import Served, matrix, node, pod
+from tests.support.audit_cluster import H100, Served, matrix, node, pod
 
 from energylens.api.parse import parse_llmdeployment
-from energylens.audit.assessment import Assessment, AuditOptions
-from energylens.audit.cluster import assessments, product_by_node
+from energylens.audit.assessment import Assessment, AuditOptions, assess
+from energylens.audit.cluster import assessments, product_by_node, shared_nodes
 from energylens.audit.served import served_models
 from energylens.cli.inputs.audit import Audited, telemetry_of_series
 from energylens.cli.text.audit import manifest
 from energylens.data import load_gpus
+from energylens.decide.preview import World
+from energylens.planner.inventory.products import PRODUCT_LABEL
 from energylens.planner.inventory.snapshot import snapshot_from_objects
 from energylens.serving import check
 
@@ -163,7 +165,8 @@ def test_what_cannot_be_planned_is_measured_all_the_same(container: Any, reason:
 
 def test_a_model_without_metrics_is_told() -> None:
     found = one([pod("a", WIDE, gpus=8)], [replace(LOAD, pod="another")])
-    assert (found.verdict, found.now, found.reason) == ("NoLoad", None, "token counters of 0 of 1 engine pods")
+    assert (found.verdict, found.now) == ("NoLoad", None)
+    assert found.reason == "token counters were found for 0 of 1 engine pods"
 
 
 def test_gpus_of_others_are_not_free() -> None:
@@ -222,3 +225,44 @@ def test_the_deployment_to_apply_is_one_that_the_operator_takes() -> None:
     assert body["spec"]["workload"]["prefixCacheHitPercent"] == 40
     assert body["spec"]["workload"]["inputTokens"] == 800
     assert "do-not-write-me" not in str(body)
+
+
+def test_predictions_of_both_layouts_have_the_intervals_of_both() -> None:
+    found = one([pod("a", WIDE, gpus=8)], [LOAD], energy=False)
+    assert found.now is not None
+    assert found.then is not None
+    assert found.saved_percent is not None
+    assert found.least_saved_watts is not None
+    assert found.now.low < found.now.watts < found.now.high
+    _, low, high = found.saved_percent
+    assert low == pytest.approx(100 * (1 - found.then.high / found.now.low))
+    assert high == pytest.approx(100 * (1 - found.then.low / found.now.high))
+    assert found.least_saved_watts == pytest.approx(found.now.low - found.then.high)
+    assert (found.verdict == "Saves") is (found.then.high < found.now.low)
+
+
+def test_a_layout_in_doubt_corrects_no_plan() -> None:
+    half = {"image": IMAGE, "args": ["--model=Qwen/Qwen3-8B", "-tp", "4"]}
+    found = one([pod("a", half, gpus=8)], [LOAD])
+    assert found.predicted_now is None
+    assert found.notes.count("each replica holds 8 GPUs, but its engine uses 4") == 1
+    assert not [note for note in found.notes if "cannot be predicted" in note]
+    assert found.plan is not None
+    assert found.plan.correction is None
+
+
+def test_what_cannot_be_planned_is_said_once() -> None:
+    found = one([pod("a", {"image": IMAGE, "args": ["--model=org/nobody-knows"]})], [replace(LOAD, gpus=1)])
+    assert found.reason.startswith("spec.model.name='org/nobody-knows'")
+    assert not [note for note in found.notes if "catalogue" in note]
+
+
+def test_shared_gpus_have_no_power_of_their_own() -> None:
+    body = pod("a", WIDE, gpus=1)
+    snapshot = [{**node("node-0"), "metadata": {"name": "node-0", "labels": {PRODUCT_LABEL: f"{H100}-SHARED"}}}]
+    found = snapshot_from_objects(snapshot, [body], load_gpus())
+    (served,) = served_models([body], product_by_node(found), {}, shared_nodes=shared_nodes(found))
+    telemetry = telemetry_of_series([matrix([LOAD])], Audited(snapshot, [body]), "a test")
+    assessed = assess(served, "chat", telemetry, World(found), load_gpus(), NOW)
+    assert (assessed.verdict, assessed.now) == ("NotPlanned", None)
+    assert assessed.reason.startswith("its GPUs are shared between pods")

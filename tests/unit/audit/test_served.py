@@ -122,7 +122,70 @@ def test_variables_come_from_the_container_and_from_config_maps() -> None:
     assert found.arguments is not None
     assert (found.model, found.arguments.layout) == ("Qwen/Qwen3-8B", RunningLayout(2))
     assert found.environment.token_secret == ("hub", "token")
-    assert dict(found.environment.plain) == {"N": "2", "TP": "2"}
+    # TP only fills in the command, which a plan replaces.
+    assert dict(found.environment.plain) == {"N": "2"}
+
+
+@pytest.mark.parametrize(
+    ("resource", "reason"),
+    [
+        ("nvidia.com/mig-3g.40gb", "it holds nvidia.com/mig-3g.40gb: a part of a GPU, whose energy no counter states"),
+        ("nvidia.com/gpu.shared", "it holds nvidia.com/gpu.shared: a part of a GPU, whose energy no counter states"),
+        ("amd.com/gpu", "it holds amd.com/gpu: no NVIDIA GPU"),
+        ("google.com/tpu", "it holds google.com/tpu: no NVIDIA GPU"),
+    ],
+)
+def test_accelerators_that_cannot_be_planned_are_listed(resource: str, reason: str) -> None:
+    body = pod("a", VLLM)
+    body["spec"]["containers"][0]["resources"] = {"limits": {resource: "1"}}
+    found = one(body)
+    assert (found.unread, found.arguments, found.gpus) == (reason, None, 0)
+
+
+def test_two_engines_in_a_pod_are_not_taken_for_one() -> None:
+    body = pod("a", VLLM, gpus=2)
+    body["spec"]["containers"].append({**body["spec"]["containers"][0], "name": "embeddings"})
+    found = one(body)
+    assert found.arguments is None
+    assert found.unread.startswith("several containers of a pod hold GPUs (engine, embeddings)")
+    assert found.gpus == 4
+
+
+def test_a_sidecar_without_gpus_is_no_engine() -> None:
+    body = pod("a", VLLM, gpus=2)
+    body["spec"]["containers"].insert(0, {"name": "vllm", "image": "envoyproxy/envoy:v1.32"})
+    assert one(body).model == "Qwen/Qwen3-32B"
+
+
+def test_arguments_in_a_variable_of_unknown_value_are_not_read() -> None:
+    container = {"image": "vllm/vllm-openai:v0.24.0", "command": ["sh", "-c", "exec vllm serve $ARGS"]}
+    found = one(pod("a", container, gpus=2))
+    assert (found.arguments, found.unread) == (None, "its arguments are in $ARGS, whose value is not known here")
+
+
+@pytest.mark.parametrize(
+    ("image", "note"),
+    [
+        ("vllm/vllm-openai:v0.24.0", None),
+        ("mirror/vllm/vllm-openai@sha256:" + "ab" * 32, "image mirror/vllm/vllm-openai; predicted as vLLM"),
+        ("lmcache/vllm-openai:v0.4.2", "image lmcache/vllm-openai:v0.4.2; predicted as vLLM"),
+    ],
+)
+def test_an_unknown_version_is_told(image: str, note: str | None) -> None:
+    notes = [text for text in one(pod("a", {**VLLM, "image": image}, gpus=2)).notes if "version" in text]
+    assert [note in text for text in notes] == ([] if note is None else [True])
+
+
+def test_layouts_that_arguments_do_not_state_are_doubted() -> None:
+    assert one(pod("a", VLLM, gpus=2)).layout_doubt == ""
+    assert "each replica holds 4 GPUs" in one(pod("a", VLLM, gpus=4)).layout_doubt
+    mixed = one(pod("a", VLLM, gpus=2), pod("b", VLLM, gpus=2, host="node-1"))
+    assert "several GPU products" in mixed.layout_doubt
+
+
+def test_shared_gpus_are_told_by_node() -> None:
+    found = one(pod("a", VLLM, gpus=2), shared_nodes={"node-0": "its GPUs are shared between pods"})
+    assert found.shared == "its GPUs are shared between pods"
 
 
 @pytest.mark.parametrize(("path", "tensor"), [("/etc/engine/vllm.yaml", 4), ("/etc/engine/bad", 1), ("/else/x", 1)])

@@ -26,9 +26,9 @@ def test_tokens_of_all_engines_are_added_and_energy_is_not_known() -> None:
 @pytest.mark.parametrize(
     ("given", "engines", "reason", "message"),
     [
-        ([], 1, "TokensMissing", "token counters of 0 of 1 engine pods"),
-        ([series("a", 1.0)], 2, "TokensMissing", "token counters of 1 of 2 engine pods"),
-        ([series("a", 1.0, until=60.0)], 1, "TokensMissing", "token counters of 0 of 1 engine pods"),
+        ([], 1, "TokensMissing", "token counters were found for 0 of 1 engine pods"),
+        ([series("a", 1.0)], 2, "TokensMissing", "token counters were found for 1 of 2 engine pods"),
+        ([series("a", 1.0, until=60.0)], 1, "TokensMissing", "token counters were found for 0 of 1 engine pods"),
     ],
 )
 def test_what_is_missing_is_told(given: list[TokenSeries], engines: int, reason: str, message: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from energylens.audit.assessment import Assessment, AuditOptions
 from energylens.audit.claimed import listed_gpus, with_claimed_gpus
-from energylens.audit.cluster import assessments, product_by_node
+from energylens.audit.cluster import assessments, product_by_node, shared_nodes
 from energylens.audit.containers import config_map_names, pod_spec, reference_of
 from energylens.audit.hosts import HostPower, host_powers, unknown_meters
 from energylens.audit.served import ServedModel, served_models
@@ -156,7 +156,9 @@ def served(audited: Audited, ids: Mapping[str, str], source: str) -> tuple[Clust
     """
     try:
         snapshot = snapshot_from_objects(audited.nodes, audited.snapshot_pods(), load_gpus(), audited.devices)
-        return snapshot, served_models(audited.pods, product_by_node(snapshot), audited.config_maps, ids)
+        return snapshot, served_models(
+            audited.pods, product_by_node(snapshot), audited.config_maps, ids, shared_nodes(snapshot)
+        )
     except KeyError as error:
         raise InputError(f"{source}: an object lacks the field {error.args[0]!r}, which kubectl prints") from error
     except (AttributeError, TypeError, ValueError) as error:

@@ -38,6 +38,8 @@ VERDICTS = {
 def running_text(found: Assessment) -> str:
     """Return how a model runs now: ``2 x NVIDIA-H100-80GB-HBM3 TP4, max batch 256``."""
     served = found.served
+    if not served.gpus:
+        return _UNKNOWN
     product = served.product or "GPUs of no known product"
     if served.arguments is None:
         return f"{counted(served.gpus, 'GPU')} of {product}"
@@ -189,6 +191,8 @@ def _buckets(found: Assessment) -> str:
 
 
 def _hours(hours: float) -> str:
+    if hours < 1 / 60:
+        return "less than 1 min"
     return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.0f} h" if hours < 72 else f"{hours / 24:.0f} days"
 
 
@@ -196,10 +200,14 @@ def summary(found: Sequence[Assessment], rates: Rates) -> Iterator[str]:
     """Yield lines for the total power, the savings, the pods that could not be read, and the idle models."""
     read = [each for each in found if each.verdict != "Unread"]
     models, gpus = counted(len(read), "served model"), counted(sum(each.served.gpus for each in read), "GPU")
-    unknown = sum(each.now is None for each in read)
+    unknown = sum(each.now is None and each.served.gpus > 0 for each in read)
     watts = _total(read)
     rest = f"; of {unknown} the power is not known" if unknown else ""
-    yield f"{models} on {gpus}: {watts:,.0f} W, {month_text(rates, watts)}{rest}"
+    held = f"{models} on {gpus}"
+    if read and all(each.now is None for each in read):
+        yield f"{held}: no power is known"
+    else:
+        yield f"{held}: {watts:,.0f} W, {month_text(rates, watts)}{rest}"
     saving = [each for each in found if each.verdict == "Saves"]
     if saving:
         saved = sum(each.saved_watts or 0.0 for each in saving)
@@ -210,7 +218,7 @@ def summary(found: Sequence[Assessment], rates: Rates) -> Iterator[str]:
             f"the upper ends of the intervals: {month_text(rates, saved)}"
             + (f", and {counted(freed, 'GPU')} would be free" if freed > 0 else "")
         )
-    others = [each for each in found if each.verdict == "Unread"]
+    others = [each for each in found if each.verdict == "Unread" and each.served.gpus]
     if others:
         yield f"  {counted(sum(each.served.gpus for each in others), 'GPU')} in pods that could not be read"
     idle = [each for each in found if each.verdict == "Idle"]

@@ -65,13 +65,17 @@ class Arguments:
         return next(g.written for g in reversed(self.given) if g.name == name)
 
 
-def read_arguments(extra_args: Sequence[str], engine: str, version: Version) -> Arguments:
+def read_arguments(
+    extra_args: Sequence[str], engine: str, version: Version, *, keep_unknown: bool = False
+) -> Arguments:
     """Return arguments as an engine's parser would read them.
 
     Args:
         extra_args: ``spec.engine.extraArgs``.
         engine: ``VLLM`` or ``SGLang``.
         version: The engine's version, which decides which options exist.
+        keep_unknown: Whether options that the engine does not have are among the given ones, too: a front end of the
+            engine has options of its own.
     """
     given: list[Given] = []
     problems: list[str] = []
@@ -96,6 +100,9 @@ def read_arguments(extra_args: Sequence[str], engine: str, version: Version) -> 
         unresolved += [argument] if option is _SWITCH else []
         if problem:
             problems.append(f"{argument!r} {problem}")
+            if keep_unknown:
+                own = attached if equals else _values(_SWITCH, rest, dotted=False)
+                given.append(Given(argument, base, base, own))
             continue
         value: str | None = attached if equals else None
         if option.values == "" and equals and option is not _SWITCH:

@@ -154,6 +154,8 @@ def test_without_metrics_only_layouts_are_shown(inventory: Path) -> None:
     assert answer.exit_code == 0, answer.stderr
     assert "no metrics were read: give --prometheus, or files" in answer.stdout
     assert "load not known" in answer.stdout
+    assert "0 W" not in answer.stdout
+    assert "no power is known" in answer.stdout
 
 
 def test_a_model_behind_a_path_is_named_by_a_person(metrics: Path, tmp_path: Path) -> None:
