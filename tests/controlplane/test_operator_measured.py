@@ -53,14 +53,30 @@ def test_measured_energy_appears_beside_the_prediction(operator: OperatorCluster
 def test_a_measured_deployment_is_not_written_more_often_than_its_windows(
     operator: OperatorCluster, team: Team
 ) -> None:
-    team.apply(**MEASURED)
+    # Rates that are learned by the hour are a part of each window's write.
+    load = {"inputTokens": 512, "outputTokens": 390, "requestsPerSecond": "12", "profile": {"learned": {}}}
+    team.apply(**{**MEASURED, "workload": load, "planning": {"overrides": {"tensorParallel": 1, "maxBatchSize": 64}}})
     team.ready()
     team.wait("EnergyMetricsAvailable", "True", "Measured")
     log, samples = operator.audit(), team.status()["prediction"]["samples"]
     eventually(lambda: team.status()["prediction"]["samples"] >= samples + 2)
-    windows = team.status()["prediction"]["samples"] - samples
+    status = team.status()
+    windows = status["prediction"]["samples"] - samples
     writes = [event for event in operator.writes(log, team.namespace) if event.subresource == "status"]
     assert len(writes) <= windows + 1, writes
+    learned = status["learnedLoad"]
+    seconds = learned["measuredSeconds"]
+    measured = [hour for hour in range(168) if seconds[hour]]
+    # A window at the full hour belongs to one of two hours.
+    assert len(measured) in (1, 2)
+    assert sum(seconds) >= 20
+    rates = [float(parse_quantity(learned["requestsPerSecond"][hour])) for hour in measured]
+    assert rates == pytest.approx([12.0] * len(measured), rel=0.1)
+    assert [rate for hour, rate in enumerate(learned["requestsPerSecond"]) if hour not in measured] == ["0"] * (
+        168 - len(measured)
+    )
+    assert (learned["coveredHours"], set(learned["plannedSteps"])) == (0, {0})
+    assert "hours" in team.condition("PlanReady")["message"]
 
 
 @pytest.mark.parametrize(("fault", "reason"), [("dead", "SourceUnreachable"), ("drop-labels", "PodLabelsMissing")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -10,15 +11,13 @@ from typing import Any
 import pytest
 import yaml
 from tests.support.external_metrics import METRIC, external_metrics
-from tests.support.go_modules import HTTP_ADD_ON
+from tests.support.go_modules import HTTP_ADD_ON, KEDA, GoModule
 from tests.support.operator_cluster import ROOT, OperatorCluster, Team
 
 from energylens.clock import SystemClock
 from energylens_dev.devcluster import KubectlError, eventually
 
 PAGE = ROOT / "docs" / "planning.md"
-CRD = "httpscaledobjects.http.keda.sh"
-DEFINITION = "config/crd/bases/http.keda.sh_httpscaledobjects.yaml"
 LAYOUT = {"overrides": {"tensorParallel": 1, "maxBatchSize": 32}}
 SYNC_SECONDS = 60.0
 """The autoscaler looks every 15 seconds."""
@@ -103,23 +102,40 @@ def test_the_last_replica_is_stopped_and_started_again(team: Team) -> None:
     assert "BecameUnready" not in team.events()
 
 
-def test_the_manifest_that_scales_from_zero_is_valid_where_the_http_add_on_is_installed(
-    team: Team, tmp_path: Path
+@pytest.mark.parametrize(
+    ("kind", "module", "definition"),
+    [
+        ("HTTPScaledObject", HTTP_ADD_ON, "http.keda.sh_httpscaledobjects.yaml"),
+        ("ScaledObject", KEDA, "keda.sh_scaledobjects.yaml"),
+    ],
+)
+def test_the_manifests_of_keda_are_valid_where_its_definitions_are_installed(
+    kind: str, module: GoModule, definition: str, team: Team, tmp_path: Path
 ) -> None:
-    """The definition is the add-on's own, and the port is one of the Service that the operator makes."""
+    """The definitions are KEDA's and the add-on's own; targets and ports are those of the operator's objects."""
     blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    (manifest,) = [block for block in blocks if "kind: HTTPScaledObject" in block]
+    (manifest,) = [block for block in blocks if f"\nkind: {kind}\n" in block]
     target = yaml.safe_load(manifest)["spec"]["scaleTargetRef"]
-    team.kubectl.apply(HTTP_ADD_ON.file(DEFINITION, tmp_path).read_text(encoding="utf-8"))
+    text = module.file(f"config/crd/bases/{definition}", tmp_path).read_text(encoding="utf-8")
+    name = yaml.safe_load(text)["metadata"]["name"]
+    team.kubectl.apply(text, "--server-side")
     try:
-        team.kubectl.run("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=60s")
+        team.kubectl.run("wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s")
         team.kubectl.run("create", "--validate=strict", "-f", "-", stdin=manifest)
-        team.apply(target["name"])
-        service = eventually(lambda: team.kubectl.get("service", target["service"]))
-        assert service is not None
-        assert target["port"] in [port["port"] for port in service["spec"]["ports"]]
+        flow = manifest.replace("scaleTargetRef: {", "scaleTargetRef: {target: x, ")
+        wrong = flow.replace("scaleTargetRef:\n", "scaleTargetRef:\n    target: x\n")
+        with pytest.raises(KubectlError, match="scaleTargetRef"):
+            team.kubectl.run("create", "--validate=strict", "--dry-run=server", "-f", "-", stdin=wrong)
+        team.apply(target["name"], planning=LAYOUT, scaling={"mode": "External"}, replicas=1)
+        # Autoscalers read and write this subresource of the target.
+        scale = f"/apis/{target['apiVersion']}/namespaces/{team.namespace}/llmdeployments/{target['name']}/scale"
+        assert json.loads(team.kubectl.run("get", "--raw", scale))["spec"]["replicas"] == 1
+        if "service" in target:
+            service = eventually(lambda: team.kubectl.get("service", target["service"]))
+            assert service is not None
+            assert target["port"] in [port["port"] for port in service["spec"]["ports"]]
     finally:
-        team.kubectl.run("delete", "crd", CRD, "--ignore-not-found")
+        team.kubectl.run("delete", "crd", name, "--ignore-not-found")
 
 
 def test_replicas_follow_the_profile_of_the_week_and_no_pod_restarts(team: Team) -> None:

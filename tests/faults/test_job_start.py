@@ -248,6 +248,18 @@ async def test_a_job_that_waits_commits_no_watts_and_keeps_its_own_free() -> Non
     assert found.cluster.objects["EnergyBudget", "team", "cap"]["status"]["committedPowerWatts"] == watts
 
 
+async def test_pods_that_ran_before_are_not_stopped_for_better_hours() -> None:
+    body = job()
+    del body["spec"]["workload"]["job"]["start"]
+    found = await world(grid(DAY), body)
+    assert pods_exist(found)
+    assert "jobStart" not in found.status()
+    found.cluster.put(job() | {"status": found.status()})
+    await found.settle()
+    assert (start(found)["state"], start(found)["reason"], pods_exist(found)) == ("Started", "AlreadyRunning", True)
+    assert found.condition("StartTimed")["status"] == "False"
+
+
 async def test_an_edited_status_starts_nothing() -> None:
     found = await world()
     planned = start(found)

@@ -39,6 +39,7 @@ class GoModule:
 
 
 HTTP_ADD_ON = GoModule("github.com/kedacore/http-add-on", "v0.15.0", "h1:6xqqvzFB/Yw9zBSsPD/T6DBTaOj6N4/NqbAs26E5XGA=")
+KEDA = GoModule("github.com/kedacore/keda/v2", "v2.21.0", "h1:R6z2HZvstK4RLUMxroNACzBj74xGxt3kG59b5Xc+Xps=")
 KUEUE = GoModule("sigs.k8s.io/kueue", "v0.17.0", "h1:7hzb38M4eKGzYW+CFv2s1L+swzzacUCHOCXxZmAV90I=")
 INFERENCE_EXTENSION = GoModule(
     "sigs.k8s.io/gateway-api-inference-extension", "v1.2.0", "h1:7H+ijrUImnW2ubcTakNgV723xDIdQx1Umv4vDVB+tTk="

@@ -12,6 +12,10 @@ STEP = timedelta(hours=1)
 """Longest time between two values, and the time for which the last value holds."""
 
 
+MOST = 1e12
+"""Largest value; sums of larger ones would overflow."""
+
+
 class ForecastError(ValueError):
     """A forecast cannot be read or does not cover a relevant moment; one line."""
 
@@ -81,4 +85,6 @@ def _value(text: str, number: int, column: str, least: float | None) -> float:
     if not math.isfinite(value) or (least is not None and value < least):
         allowed = "a number" if least is None else f"a number of at least {least:g}"
         raise ForecastError(f"line {number}: {column} {text!r} must be {allowed}")
+    if abs(value) > MOST:
+        raise ForecastError(f"line {number}: {column} {text!r} must be at most {MOST:.0e}")
     return value

@@ -14,6 +14,7 @@ from energylens.decide.deployment.following import carried_load
 from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.job_start import followed_start, planned_start, waits_until
 from energylens.decide.deployment.observation import Allowed, Observation, PlanChoice, PodState
+from energylens.decide.deployment.rollouts import replicas_of
 from energylens.decide.deployment.status import status_of
 from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
 from energylens.decide.reasons import EventReason
@@ -79,7 +80,8 @@ def decide(
     plan = inputs.standing or planning.plan
     workload = running.workloads.running(plan)
     pods = tuple(pod for pod in running.pods if not pod.canary)
-    start = planned_start(inputs.deployment, planning.plan, inputs.job_hours, now)
+    runs = workload is not None and replicas_of(workload) > 0
+    start = planned_start(inputs.deployment, planning.plan, inputs.job_hours, now, runs=runs)
     start = followed_start(start, workload, pods, now)
     if start is not None:
         planning = replace(planning, next_look=waits_until(start, now))

@@ -61,6 +61,7 @@ class Reason(StrEnum):
     BEST_HOURS = "BestHours"
     BEST_KNOWN_HOURS = "BestKnownHours"
     NO_TIME_LEFT = "NoTimeLeft"
+    ALREADY_RUNNING = "AlreadyRunning"
     FORECAST_MISSING = "ForecastMissing"
     FORECAST_INVALID = "ForecastInvalid"
     FORECAST_STALE = "ForecastStale"

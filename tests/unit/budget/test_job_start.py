@@ -112,5 +112,7 @@ def test_prices_may_be_negative_and_intensities_may_not() -> None:
     assert parse_hourly(text, "pricePerKilowattHour", least=None).values == (-0.05,)
     with pytest.raises(ForecastError, match=r"line 2: pricePerKilowattHour '-0\.05' must be a number of at least 0"):
         parse_hourly(text, "pricePerKilowattHour")
+    with pytest.raises(ForecastError, match=r"line 2: pricePerKilowattHour '1e\+13' must be at most 1e\+12"):
+        parse_hourly(text.replace("-0.05", "1e+13"), "pricePerKilowattHour", least=None)
     with pytest.raises(ForecastError, match="line 1 must be time,pricePerKilowattHour"):
         parse_hourly("time,gramsPerKilowattHour\n", "pricePerKilowattHour", least=None)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from energylens.api.base import ApiModel, DataKey, ObjectName, Rule
 from energylens.api.timestamp import moment_of
 
-MOMENT_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-][0-9]{2}:[0-9]{2})$"
+MOMENT_PATTERN = r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-][0-9]{2}:[0-9]{2})$"
 
 
 def _is_a_moment(text: str) -> str:

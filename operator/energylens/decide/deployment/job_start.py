@@ -26,6 +26,7 @@ _TIMED = (Reason.BEST_HOURS, Reason.BEST_KNOWN_HOURS)
 _REASONS = (
     *_TIMED,
     Reason.NO_TIME_LEFT,
+    Reason.ALREADY_RUNNING,
     Reason.FORECAST_MISSING,
     Reason.FORECAST_INVALID,
     Reason.FORECAST_STALE,
@@ -77,7 +78,7 @@ def job_hours(deployment: LLMDeployment, named: NamedMap) -> JobHours | None:
 
 
 def planned_start(
-    deployment: LLMDeployment, plan: PlanStatus | None, hours: JobHours | None, now: datetime
+    deployment: LLMDeployment, plan: PlanStatus | None, hours: JobHours | None, now: datetime, *, runs: bool = False
 ) -> JobStartStatus | None:
     """Return when the pods of a job are to start, or did; None if the spec leaves no choice, or there is no plan.
 
@@ -88,6 +89,7 @@ def planned_start(
         plan: The plan to follow.
         hours: The values that weigh the hours.
         now: The current time.
+        runs: Whether pods of the deployment exist.
     """
     job, before = deployment.spec.workload.job, deployment.status.job_start
     if job is None or job.start is None or plan is None or plan.job is None or hours is None:
@@ -100,6 +102,17 @@ def planned_start(
     if before is not None and before.state in STARTED:
         begin = moment_of(before.start_time) or now
         return before.model_copy(update={"end_time": timestamp(begin + timedelta(seconds=timing.seconds))})
+    if before is None and runs:
+        end, latest = now + timedelta(seconds=timing.seconds), moment_of(job.start.complete_by) or now
+        text = "the pods existed before spec.workload.job.start was set, and the job is not interrupted"
+        return JobStartStatus(
+            state="Started",
+            start_time=timestamp(now),
+            end_time=timestamp(end),
+            latest_start_time=timestamp(latest - timedelta(seconds=timing.longest)),
+            reason=Reason.ALREADY_RUNNING,
+            message=text,
+        )
     kept = None if before is None or before.state != "Waiting" else moment_of(before.start_time)
     inputs = timing.digest(job.start, hours)
     if before is not None and kept is not None and (kept <= now or before.inputs_hash == inputs):
@@ -282,7 +295,8 @@ def _weighed(
     reason = Reason.BEST_KNOWN_HOURS if short else Reason.BEST_HOURS
     text, saving, at_once = _amount(start, found.amount), None, found.at_once
     if at_once is not None and found.start - earliest >= timedelta(seconds=1):
-        saving = round(100.0 * (at_once - found.amount) / abs(at_once)) if at_once else None
+        # A start that was planned before may be a little worse.
+        saving = max(0, round(100.0 * (at_once - found.amount) / abs(at_once))) if at_once else None
         less = "" if saving is None else f" ({saving} % less)"
         text += f" instead of {_amount(start, at_once)} for a start at {_text(earliest)}{less}"
     elif at_once is not None:

@@ -131,7 +131,14 @@ CASES = [
     *(case("StartTimed", "True", reason, **starts(reason)) for reason in ("BestHours", "BestKnownHours")),
     *(
         case("StartTimed", "False", reason, **starts(reason))
-        for reason in ("NoTimeLeft", "ForecastMissing", "ForecastInvalid", "ForecastStale", "ForecastShort")
+        for reason in (
+            "NoTimeLeft",
+            "AlreadyRunning",
+            "ForecastMissing",
+            "ForecastInvalid",
+            "ForecastStale",
+            "ForecastShort",
+        )
     ),
     # Progressing
     case("Progressing", "False", "Complete"),
