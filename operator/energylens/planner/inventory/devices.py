@@ -1,5 +1,7 @@
 """GPUs of dynamic resource allocation: ResourceSlices list them, ResourceClaims allocate them (``resource.k8s.io/v1``).
 
+Files may hold the objects of earlier versions, as ``kubectl`` prints them in Kubernetes 1.31 to 1.33.
+
 Devices, attributes and capacities are those of NVIDIA's driver (``cmd/gpu-kubelet-plugin`` of
 https://github.com/kubernetes-sigs/dra-driver-nvidia-gpu); pools, taints and counters are read as the Kubernetes
 scheduler's allocator reads them (``k8s.io/dynamic-resource-allocation/structured``).
@@ -151,9 +153,11 @@ def devices_of(slices: Iterable[Mapping[str, Any]]) -> NodeDevices:
 
 
 def _device(entry: Mapping[str, Any], where: str) -> Device:
+    # In v1beta1 and v1alpha3, all but the name is below "basic", and a capacity of v1alpha3 is the bare quantity.
+    entry = {**entry, **(entry.get("basic") or {})}
     attributes = entry.get("attributes") or {}
-    capacity = _named(entry.get("capacity") or {}, "memory") or {}
-    memory = capacity.get("value")
+    capacity = _named(entry.get("capacity") or {}, "memory")
+    memory = capacity.get("value") if isinstance(capacity, Mapping) else capacity
     try:
         size = None if memory is None else int(parse_quantity(str(memory)))
     except ValueError as error:

@@ -77,6 +77,19 @@ def test_whole_gpus_of_a_known_product_count_without_any_label() -> None:
     assert (found.product, found.allocatable, found.access) == (H100, 2, {"Claim"})
 
 
+@pytest.mark.parametrize("version", ["v1beta2", "v1beta1", "v1alpha3"])
+def test_slices_of_earlier_versions_count_in_files(version: str) -> None:
+    devices = [gpu(0), gpu(1, taints=[{"key": "broken", "effect": "NoSchedule"}])]
+    if version in ("v1beta1", "v1alpha3"):
+        devices = [{"name": device.pop("name"), "basic": device} for device in devices]
+    if version == "v1alpha3":
+        for device in devices:
+            device["basic"]["capacity"] = {"memory": "81559Mi"}
+    body = {**resource_slice("n", devices), "apiVersion": f"resource.k8s.io/{version}"}
+    found = snapshot_from_objects([node()], [], load_gpus(), DeviceObjects([body], [], CLASSES))
+    assert [(each.product, each.allocatable) for each in found.nodes] == [(H100, 1)]
+
+
 @pytest.mark.parametrize(
     ("name", "product"),
     [
