@@ -1,4 +1,4 @@
-"""The InferencePool of a deployment, on an API server with the definitions of the inference extension."""
+"""InferencePools and the two roles behind them, on an API server with the definitions of the inference extension."""
 
 from __future__ import annotations
 
@@ -69,3 +69,55 @@ def test_a_pool_selects_the_pods_of_every_rollout_until_it_is_not_asked_for(
     eventually(lambda: pool(team)["spec"] == before["spec"])
     team.apply(planning=layout(maxBatchSize=16))
     eventually(lambda: team.kubectl.get("inferencepool", "llama") is None)
+
+
+ROLES = {**ROUTING, "disaggregation": {"router": "LLMD", "sidecarImage": "llm-d/routing-sidecar:v1"}}
+LONG_PROMPTS: Object = {
+    "workload": {"inputTokens": 4000, "outputTokens": 200, "requestsPerSecond": 12},
+    "slo": {"ttftMilliseconds": 1000, "itlMilliseconds": 20},
+    "hardware": {"gpuProducts": ["NVIDIA-H100-80GB-HBM3"], "maxGPUs": 3, "maxGPUsPerReplica": 2},
+    "routing": ROLES,
+}
+"""A load that no plan holds on three GPUs unless it separates prefill and decode."""
+
+
+def test_prefill_and_decode_pods_come_change_and_go_together(
+    operator: OperatorCluster, team: Team, definition: Path
+) -> None:
+    operator.api.run("apply", "-f", str(definition))
+    team.apply(**LONG_PROMPTS, planning={"disaggregation": "Never"})
+    team.wait("PlanReady", "False", "SLOInfeasible")
+    team.apply(**LONG_PROMPTS, planning={"disaggregation": "Follow"})
+    status = team.ready()
+    assert (status["plan"]["replicas"], status["plan"]["prefill"]["replicas"], status["plan"]["gpus"]) == (1, 2, 3)
+    assert status["activeRevision"]["prefill"]["readyReplicas"] == 2
+
+    def roles() -> list[str]:
+        return sorted(pod["metadata"]["labels"]["llm-d.ai/role"] for pod in team.pods())
+
+    assert roles() == ["decode", "prefill", "prefill"]
+    labels = pool(team)["spec"]["selector"]["matchLabels"]
+    assert len(team.kubectl.list("pods", "-l", ",".join(f"{key}={value}" for key, value in labels.items()))) == 3
+
+    def answering() -> list[str]:
+        slices = team.kubectl.list("endpointslices.discovery.k8s.io", "-l", "kubernetes.io/service-name=llama")
+        ends = [end for found in slices for end in found.get("endpoints") or () if end["conditions"]["ready"]]
+        return [end["targetRef"]["name"] for end in ends]
+
+    decode = [pod for pod in team.pods() if pod["metadata"]["labels"]["llm-d.ai/role"] == "decode"]
+    eventually(lambda: answering() == [decode[0]["metadata"]["name"]])
+    # Another cache: prefill pods of one kind never stand beside decode pods of the other, and the end is whole again.
+    before = status["plan"]["hash"]
+    team.apply(
+        **LONG_PROMPTS, planning={"disaggregation": "Follow"}, engine={"extraArgs": ["--kv-cache-dtype=fp8_e4m3"]}
+    )
+    status = team.ready()
+    assert status["plan"]["hash"] != before
+    assert len({pod["metadata"]["labels"]["energylens.dev/kv-cache"].split("-")[0] for pod in team.pods()}) == 1
+    # Without roles, both go; more GPUs are needed then.
+    plain = {**LONG_PROMPTS, "hardware": {**LONG_PROMPTS["hardware"], "maxGPUs": 8}}
+    team.apply(**plain, planning={"disaggregation": "Never"})
+    status = team.ready()
+    assert "prefill" not in status["plan"]
+    eventually(lambda: ("Deployment", "llama-prefill") not in team.children())
+    eventually(lambda: all("llm-d.ai/role" not in pod["metadata"]["labels"] for pod in team.pods()))

@@ -9,7 +9,8 @@ from tests.gallery.transcript import EXAMPLES, difference, replay, transcripts
 
 SHOWN = (
     "dense", "moe", "fp8", "sglang", "several-nodes", "manual-approval", "follow-load", "rollback", "budgets", "carbon",
-    "power-cap", "speculative", "classes", "batch-job", "cleanest-hours", "long-prompts", "verified", "audit", "week",
+    "power-cap", "speculative", "classes", "batch-job", "cleanest-hours", "long-prompts", "prefill-decode", "verified",
+    "audit", "week",
 )  # fmt: skip
 HEAD = "chat: a/b\n  energy      0.60 J per output token\n  plan hash 26f32876cb77bb81\n"
 TABLE = "     GPU   GPUS  J/TOKEN  WHY NOT\n     H200  1     0.4      too slow\n  *  B200  1     0.6\n"

@@ -23,11 +23,13 @@ class ServedPlan:
     hash: str
     gpus: int
     gpu_product: str
+    has_prefill: bool = False
+    """Whether prefill and decode are separate."""
 
     @classmethod
     def of(cls, plan: PlanStatus) -> ServedPlan:
         """Return that part of a plan."""
-        return cls(plan.hash, plan.gpus, plan.gpu_product)
+        return cls(plan.hash, plan.gpus, plan.gpu_product, plan.prefill is not None)
 
 
 @dataclass(frozen=True, slots=True)

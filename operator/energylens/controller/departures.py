@@ -1,4 +1,4 @@
-"""Removal of objects: earlier workloads after a handover, verification replicas, and what no pods need any more."""
+"""Removal of objects: earlier workloads after a handover, replicas of other roles, and what no pods need any more."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ class Departures:
             for body in self._store.canaries(key):
                 if (body["kind"], body["metadata"]["name"]) != wanted.canary:
                     await self._delete(key, body)
+            prefill = self._store.prefill(key)
+            if wanted.drops_prefill and prefill is not None:
+                await self._delete(key, prefill)
             if wanted.unguarded:
                 await self._unguard(key)
             if wanted.acting:

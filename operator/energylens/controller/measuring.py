@@ -209,7 +209,8 @@ class Measuring:
                 *(datetime.fromisoformat(pod.ready_since).timestamp() for pod in pods),
             ),
             warmup_seconds=asked.warmup_seconds,
-            engine_pods=[pod.name for pod in pods if self._answers(key, pod.name)],
+            engine_pods=[pod.name for pod in pods if not pod.prefill and self._answers(key, pod.name)],
+            prefill_pods=[pod.name for pod in pods if pod.prefill],
             percentile=asked.percentile,
             power_limit_watts=_power_limit(plan.gpu_product),
             source=asked.source,
@@ -270,8 +271,18 @@ class Measuring:
         return {
             group: _Serving(asked, own, plan)
             for group, (plan, workload) in served.items()
-            if _all_serve(workload, own := [pod for pod in pods if pod.canary == group.is_canary])
+            if self._is_whole(key, plan, workload, own := [pod for pod in pods if pod.canary == group.is_canary])
         }
+
+    def _is_whole(self, key: Key, plan: ServedPlan, live: Mapping[str, Any], pods: Sequence[PodState]) -> bool:
+        """Return whether all pods of a plan serve, those of both roles if it has roles, and no other pods beside."""
+        prompts, prefill = [pod for pod in pods if pod.prefill], self._store.prefill(key)
+        if not _all_serve(live, [pod for pod in pods if not pod.prefill]):
+            return False
+        if not plan.has_prefill:
+            return not prompts
+        beside = Workloads(() if prefill is None else (prefill,)).only(plan.hash)
+        return beside is not None and _all_serve(beside, prompts)
 
     def _targets(self, serving: Mapping[_Group, _Serving]) -> Iterable[EngineTarget]:
         for group, found in serving.items():

@@ -15,7 +15,7 @@ from energylens.controller.inquiries import lacks_pods, slow_pods, why_no_pods, 
 from energylens.controller.store import Body, Key, Store
 from energylens.decide.decide import Live
 from energylens.decide.deployment.named_maps import NamedMap, NamedMaps, config_name, hours_name, job_hours_name
-from energylens.decide.deployment.observation import BY_KUEUE, PodState, plan_label, pod_state
+from energylens.decide.deployment.observation import BY_KUEUE, PodState, of_main, plan_label, pod_state
 from energylens.decide.deployment.replica import SeenPods
 from energylens.decide.gather import Present
 from energylens.measure.types import WindowMeasurement
@@ -78,10 +78,11 @@ class Observing:
         workload = workloads.running(plan)
         pods = self._pods(key)
         refused_pods, unread = "", ""
-        if workload is not None and lacks_pods(workload, pods):
+        if workload is not None and lacks_pods(workload, of_main(pods)):
             refused_pods, unread = await why_no_pods(self._cluster, workload, self._clock.now())
         canary = next(iter(self._store.canaries(key)), None)
-        return Live(workloads, await self._with_warnings(key, pods), canary, claims, refused_pods, unread)
+        prefill = self._store.prefill(key)
+        return Live(workloads, await self._with_warnings(key, pods), canary, prefill, claims, refused_pods, unread)
 
     async def pods(self, key: Key) -> tuple[PodState, ...]:
         """Return the pods; pods that have had no container for long come with the last warning about them."""

@@ -38,7 +38,7 @@ from energylens.decide.deployment import rollback
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.learning import Learning
-from energylens.decide.deployment.observation import Allowed, Observation, PlanChoice, plan_label
+from energylens.decide.deployment.observation import Allowed, Observation, PlanChoice, of_main, plan_label
 from energylens.decide.deployment.planning import PlanningService
 from energylens.decide.deployment.recovery import recovered
 from energylens.decide.deployment.rollouts import looks_again
@@ -274,7 +274,9 @@ class Reconciler:
         return wanted.after(
             workload=workload,
             outgoing=workloads.outgoing(before.standing or plan),
-            pods=tuple(pod for pod in pods if not pod.canary),
+            pods=of_main(pods),
+            prefill=self._store.prefill(key),
+            prefill_pods=tuple(pod for pod in pods if pod.prefill),
             canary_pods=tuple(pod for pod in pods if pod.canary),
             canary=next(iter(self._store.canaries(key)), None),
             measurement=measurement,

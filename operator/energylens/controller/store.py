@@ -16,7 +16,7 @@ from energylens.decide.deployment.workloads import Workloads
 from energylens.decide.trimmed import Packed, packed, shared, trim_child, trim_node, trim_pod
 from energylens.planner.inventory.snapshot import OWNER_LABEL
 from energylens.serving.queues import PASSED_ANNOTATIONS
-from energylens.serving.workload import CANARY_SUFFIX, LWS_SUFFIX
+from energylens.serving.workload import CANARY_SUFFIX, LWS_SUFFIX, PREFILL_SUFFIX, SUFFIXES
 
 Key = tuple[str, str]
 """Namespace and name of an LLMDeployment."""
@@ -295,11 +295,10 @@ class Store:
                 del self._claim_templates[owner]
         if kind == "Deployment":
             self.deployment_changed((namespace, name))
-        elif kind == "LeaderWorkerSet":
-            self.deployment_changed((namespace, name.removesuffix(LWS_SUFFIX)))
-        if name.endswith(CANARY_SUFFIX):
-            # It may be the Deployment of an LLMDeployment of that name, too.
-            self.deployment_changed((namespace, name.removesuffix(CANARY_SUFFIX)))
+        # One with a suffix may be the Deployment of an LLMDeployment of that name, too.
+        for suffix in SUFFIXES.get(kind, ()):
+            if name.endswith(suffix):
+                self.deployment_changed((namespace, name.removesuffix(suffix)))
 
     def deployment_changed(self, key: Key) -> None:
         """Tell that a deployment, its workload or the plan that it holds changed."""
@@ -315,17 +314,18 @@ class Store:
     def workloads(self, key: Key) -> Workloads:
         """Return what runs the pods of an LLMDeployment."""
         names = (("Deployment", key[1]), ("LeaderWorkerSet", f"{key[1]}{LWS_SUFFIX}"))
-        found = [self.children.get((kind, key[0], name)) for kind, name in names]
-        return Workloads(_owned_by(key, found))
+        return Workloads(_owned_by(key, [self.children.get((kind, key[0], name)) for kind, name in names]))
 
     def canaries(self, key: Key) -> tuple[Body, ...]:
         """Return what runs the one replica by which a plan of an LLMDeployment is verified.
 
         There are two while a verified plan on one node gives way to one on several, or the other way round.
         """
-        name = f"{key[1]}{CANARY_SUFFIX}"
-        found = [self.children.get((kind, key[0], name)) for kind in WORKLOADS]
-        return _owned_by(key, found)
+        return _owned_by(key, [self.children.get((kind, key[0], f"{key[1]}{CANARY_SUFFIX}")) for kind in WORKLOADS])
+
+    def prefill(self, key: Key) -> Body | None:
+        """Return what runs the prefill pods of an LLMDeployment; None where nothing does."""
+        return next(iter(_owned_by(key, [self.children.get(("Deployment", key[0], key[1] + PREFILL_SUFFIX))])), None)
 
     def claim_templates(self, key: Key) -> tuple[Body, ...]:
         """Return the ResourceClaimTemplates of an LLMDeployment, by name."""

@@ -13,7 +13,7 @@ from energylens.decide.deployment.events import transitions
 from energylens.decide.deployment.following import carried_load
 from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.job_start import followed_start, planned_start, waits_until
-from energylens.decide.deployment.observation import Allowed, Observation, PlanChoice, PodState
+from energylens.decide.deployment.observation import Allowed, Observation, PlanChoice, PodState, of_main
 from energylens.decide.deployment.rollouts import replicas_of
 from energylens.decide.deployment.status import status_of
 from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
@@ -29,6 +29,8 @@ class Live:
     pods: tuple[PodState, ...] = ()
     canary: Mapping[str, Any] | None = None
     """The workload of the canary replica of a new plan."""
+    prefill: Mapping[str, Any] | None = None
+    """The Deployment of the prefill pods of a plan with separate prefill and decode."""
     claims: Claims = NO_CLAIMS
     """The volume claims that the pods mount."""
     refused_pods: str = ""
@@ -79,7 +81,7 @@ def decide(
     """
     plan = inputs.standing or planning.plan
     workload = running.workloads.running(plan)
-    pods = tuple(pod for pod in running.pods if not pod.canary)
+    pods = of_main(running.pods)
     runs = workload is not None and replicas_of(workload) > 0
     start = planned_start(inputs.deployment, planning.plan, inputs.job_hours, now, runs=runs)
     start = followed_start(start, workload, pods, now)
@@ -94,6 +96,8 @@ def decide(
         refused_pods=running.refused_pods,
         unread=running.unread,
         pods=pods,
+        prefill=running.prefill,
+        prefill_pods=tuple(pod for pod in running.pods if pod.prefill),
         canary_pods=tuple(pod for pod in running.pods if pod.canary),
         canary=running.canary,
         snapshot=inputs.snapshot,

@@ -42,20 +42,24 @@ class HeldPlan:
     """The budget that removed replicas; "" for none."""
     shed_from_power_watts: int | None
     """Power including the removed replicas, W."""
+    prefill_gpus_per_pod: int = 0
+    """GPUs of each prefill pod of a plan with separate prefill and decode, whose other pods decode; 0 without any."""
+    prefill_replicas: int = 0
     peak_power_watts: int = 0
     """Highest predicted power of any hour of a plan whose replicas follow the week; 0 for any other plan."""
 
     @classmethod
     def read(cls, plan: Body) -> HeldPlan:
         """Return the plan of a status or of a workload's annotation."""
-        degrees = [int(plan.get(name) or 1) for name in ("tensorParallel", "pipelineParallel", "dataParallel")]
-        per_replica = degrees[0] * degrees[1] * degrees[2]
+        per_replica = _per_replica(plan)
         lowest, shed = plan.get("lowestPowerWatts"), plan.get("shedFromPowerWatts")
         return cls(
             hash=plan.get("hash"),
             gpu_product=str(plan.get("gpuProduct") or ""),
             gpus=int(plan.get("gpus") or 0),
             gpus_per_pod=max(1, per_replica // int(plan.get("nodesPerReplica") or 1)),
+            prefill_gpus_per_pod=0 if plan.get("prefill") is None else _per_replica(plan["prefill"]),
+            prefill_replicas=int((plan.get("prefill") or {}).get("replicas") or 0),
             replicas=int(plan.get("replicas") or 1),
             power_watts=int((plan.get("predicted") or {}).get("powerWatts") or 0),
             lowest_power_watts=None if lowest is None else int(lowest),
@@ -64,6 +68,11 @@ class HeldPlan:
             shed_from_power_watts=None if shed is None else int(shed),
             peak_power_watts=int(plan.get("peakPowerWatts") or 0),
         )
+
+
+def _per_replica(layout: Body) -> int:
+    degrees = [int(layout.get(name) or 1) for name in ("tensorParallel", "pipelineParallel", "dataParallel")]
+    return degrees[0] * degrees[1] * degrees[2]
 
 
 HOURS = 24 * len(WEEKDAYS)

@@ -18,6 +18,14 @@ class Reservation:
     product: str
     gpus_per_pod: int
     pods: int
+    smaller: tuple[int, int] = (0, 0)
+    """GPUs per pod and number of further, smaller pods."""
+
+    @property
+    def sizes(self) -> list[int]:
+        """The GPUs of each pod, largest first."""
+        size, count = self.smaller
+        return [self.gpus_per_pod] * self.pods + [size] * count
 
 
 def reservation(deployment: PlannedDeployment, bound_gpus: int) -> Reservation | None:
@@ -31,7 +39,14 @@ def reservation(deployment: PlannedDeployment, bound_gpus: int) -> Reservation |
     missing = plan.gpus - bound_gpus
     if missing <= 0:
         return None
-    return Reservation(deployment.owner, plan.gpu_product, plan.gpus_per_pod, -(-missing // plan.gpus_per_pod))
+    if not plan.prefill_replicas:
+        return Reservation(deployment.owner, plan.gpu_product, plan.gpus_per_pod, -(-missing // plan.gpus_per_pod))
+    # Which of the two roles lacks pods is not known here; room for large pods is harder to find again.
+    kinds = (plan.gpus_per_pod, plan.replicas), (plan.prefill_gpus_per_pod, plan.prefill_replicas)
+    (size, _), (large, count) = sorted(kinds)
+    pods = min(count, missing // large)
+    rest = -(-(missing - pods * large) // size)
+    return Reservation(deployment.owner, plan.gpu_product, large, pods, (size, rest))
 
 
 def reserve(snapshot: ClusterSnapshot, reservations: Iterable[Reservation]) -> ClusterSnapshot:
@@ -45,14 +60,18 @@ def reserve(snapshot: ClusterSnapshot, reservations: Iterable[Reservation]) -> C
     taken: dict[int, list[GpuAllocation]] = {}
     for wanted in reservations:
         levels = pools.get(wanted.product, {})
-        for _ in range(wanted.pods):
-            fitting = [free for free, indices in levels.items() if indices and free >= wanted.gpus_per_pod]
+        nowhere = 0
+        for size in wanted.sizes:
+            if size == nowhere:
+                continue
+            fitting = [free for free, indices in levels.items() if indices and free >= size]
             if not fitting:
-                break
+                nowhere = size
+                continue
             free = min(fitting)
             index = heapq.heappop(levels[free])
-            heapq.heappush(levels.setdefault(free - wanted.gpus_per_pod, []), index)
-            taken.setdefault(index, []).append(GpuAllocation(wanted.owner, wanted.gpus_per_pod))
+            heapq.heappush(levels.setdefault(free - size, []), index)
+            taken.setdefault(index, []).append(GpuAllocation(wanted.owner, size))
     if not taken:
         return snapshot
     nodes = list(snapshot.nodes)

@@ -11,6 +11,7 @@ from energylens.clock import Clock
 from energylens.measure.energy import EnergySpan, energy_span
 from energylens.measure.engines import EngineScraper, EngineTarget
 from energylens.measure.history import Attribution, History
+from energylens.measure.roles import with_prefill
 from energylens.measure.scrape import TargetFailure
 from energylens.measure.source import EnergySource
 from energylens.measure.types import EnergyReason, Percentile, PodRef, WindowMeasurement
@@ -87,6 +88,7 @@ class Collector:
         ready_since: float | None = None,
         warmup_seconds: float = 0.0,
         engine_pods: Collection[str] | None = None,
+        prefill_pods: Collection[str] = (),
         percentile: Percentile = "P95",
         power_limit_watts: float | None = None,
         min_output_tokens: float = 100.0,
@@ -102,7 +104,8 @@ class Collector:
             ready_since: when the revision became ready, in seconds since the Unix epoch; the window begins no earlier
                 than ``warmup_seconds`` after it.
             warmup_seconds: see ``ready_since``.
-            engine_pods: those of the pods that serve metrics; all when None.
+            engine_pods: those of the pods that serve metrics and generate tokens; all when None.
+            prefill_pods: those that only process prompts, in a plan with separate prefill and decode.
             percentile: of ``latency`` in the answer.
             power_limit_watts: of one GPU, where no source reports it; a higher reading is refused.
             min_output_tokens: fewer withhold the ratio.
@@ -127,8 +130,11 @@ class Collector:
             return WindowMeasurement("NoSource", f"no energy source {source or 'of any kind'} is configured")
         owners, engines = ([PodRef(namespace, pod) for pod in names] for names in (pods, serving))
         answers = []
+        prompts = self._serving.engines_of([PodRef(namespace, pod) for pod in prefill_pods])
         for name in asked:
             found = replace(self._measured_by(name, owners, engines, gpus_owned, options), source=name)
+            if prefill_pods:
+                found = with_prefill(found, prompts, len(prefill_pods), percentile, options.stale_after_seconds)
             if found.reason == "Measured":
                 return found
             answers.append(found)

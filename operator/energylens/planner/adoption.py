@@ -13,6 +13,7 @@ from typing import Literal
 
 from energylens.api.llmdeployment import (
     LLMDeployment,
+    LLMDeploymentSpec,
     Objective,
     Overrides,
     PlanStatus,
@@ -87,7 +88,10 @@ def switch_cost(candidate: PlanStatus, weight_bytes: float, gpu: GpuSpec) -> Swi
 
 def same_layout(a: PlanStatus | RejectedPlan, b: PlanStatus | RejectedPlan) -> bool:
     """Return whether two plans run the same pods: product, parallelism, replicas, batch and power cap agree."""
-    return all(getattr(a, field) == getattr(b, field) for field in ("replicas", *LAYOUT_FIELDS))
+    roles = [getattr(plan, "prefill", None) for plan in (a, b)]
+    return roles[0] == roles[1] and all(
+        getattr(a, field) == getattr(b, field) for field in ("replicas", *LAYOUT_FIELDS)
+    )
 
 
 def pinned_to(deployment: LLMDeployment, running: PlanStatus, gpus: Mapping[str, GpuSpec]) -> LLMDeployment | str:
@@ -102,6 +106,8 @@ def pinned_to(deployment: LLMDeployment, running: PlanStatus, gpus: Mapping[str,
         gpus: Known GPU products, for the names in ``spec.hardware.gpuProducts``.
     """
     spec = deployment.spec
+    if running.prefill is not None:
+        return f"{apart(spec)}, and the running plan separates prefill and decode"
     choices = {name: getattr(running, name) for name in Overrides.model_fields}
     settings, steps = EngineSettings.of(spec.engine), running.max_batched_tokens
     if settings.fixes_steps and steps is not None:
@@ -126,6 +132,11 @@ def pinned_to(deployment: LLMDeployment, running: PlanStatus, gpus: Mapping[str,
     energy = spec.energy.model_copy(update={"power_cap": pinned_cap})
     pinned = spec.model_copy(update={"planning": planning, "hardware": hardware, "energy": energy})
     return deployment.model_copy(update={"spec": pinned})
+
+
+def apart(spec: LLMDeploymentSpec) -> str:
+    """Return the value of ``spec.planning.disaggregation`` as messages name it."""
+    return f"spec.planning.disaggregation is {spec.planning.disaggregation}"
 
 
 def _steps_of(

@@ -125,7 +125,7 @@ class Answers:
             PlanCheckError: The finished plan breaks a limit that it was made under.
         """
         allowance, spec = question.allowance, question.deployment.spec
-        if question.is_limited or spec.planning.disaggregation == "Compare":
+        if question.is_limited or spec.planning.disaggregation != "Never":
             return question.planned(allowance)
         try:
             asked = _Asked.of(question)

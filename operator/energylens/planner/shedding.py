@@ -9,9 +9,10 @@ import numpy as np
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus, ReplicaPower
 from energylens.planner.adoption import pinned_to
-from energylens.planner.planning import plan_status, problem_for
+from energylens.planner.planning import problem_for
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.identity import identified
+from energylens.planner.search.plan_status import plan_status
 from energylens.planner.search.problem import Problem, Solution, solve
 from energylens.planner.search.replica import ReplicaPredictor
 from energylens.planner.types import ClusterSnapshot, PowerAllowance
@@ -173,7 +174,9 @@ def counts_of(replicas: int, fewest: int) -> tuple[int, ...]:
 
 def is_priced(plan: PlanStatus, fewest: int) -> bool:
     """Return whether a plan lists the power of every number of replicas that a budget may leave."""
-    return tuple(each.replicas for each in plan.fewer_replicas) == counts_of(plan.replicas, fewest)
+    # Replicas of one role without those of the other carry no load: a plan with separate roles is not shed.
+    fewer = () if plan.prefill is not None else counts_of(plan.replicas, fewest)
+    return tuple(each.replicas for each in plan.fewer_replicas) == fewer
 
 
 def _busiest_watts(running: Running) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.planner.engines import EngineSettings
@@ -39,6 +39,8 @@ class Launch:
     model: ModelSpec
     startup_seconds: int
     drain_seconds: int
+    role: Literal["prefill", "decode"] | None = None
+    """Role of the pod in a plan with separate prefill and decode; None in any other plan."""
 
     @cached_property
     def settings(self) -> EngineSettings:

@@ -70,7 +70,7 @@ def claims_of(deployment: LLMDeployment, bodies: Mapping[str, Mapping[str, Any]]
 
 def conflict(deployment: LLMDeployment, plan: PlanStatus, claims: Claims) -> str:
     """Return why the pods of a plan can never all mount their claims; "" if they can."""
-    pods = plan.replicas * plan.nodes_per_replica
+    pods = plan.replicas * plan.nodes_per_replica + (plan.prefill.replicas if plan.prefill is not None else 0)
     for name, where in sorted(claim_fields(deployment).items()):
         by = claims.mounted_by(name)
         if by == "Pod" and pods > 1:

@@ -20,7 +20,11 @@ REVISION_LABEL = "energylens.dev/revision"
 """Label of pods: a hash of what they are. Plans that differ in nothing but the number of replicas share it."""
 ROLE_LABEL = "energylens.dev/role"
 CANARY = "canary"
-"""Value of the role of the pods that run one replica of a plan that is verified; the others have no role."""
+"""Value of the role of the pods that run one replica of a plan that is verified."""
+PREFILL, DECODE = "prefill", "decode"
+"""Values of the role of the pods of a plan with separate prefill and decode. All other pods have no role."""
+KV_CACHE_LABEL = "energylens.dev/kv-cache"
+"""Label of those pods: with which others they can exchange the KV cache (:func:`energylens.serving.roles.exchange`)."""
 PLAN_SUMMARY = "energylens.dev/plan-summary"
 """Annotation of the workload: what of its plan others must not get, for an operator that finds it without a status."""
 APPLIED_HASH = "energylens.dev/applied-hash"
@@ -77,7 +81,7 @@ def plan_summary(plan: PlanStatus) -> str:
         "hash", "gpu_product", "gpus", "replicas", "nodes_per_replica", "tensor_parallel", "pipeline_parallel",
         "data_parallel", "shed_by",
     )  # fmt: skip
-    found = plan.model_dump(mode="json", by_alias=True, exclude_none=True, include={*fields})
+    found = plan.model_dump(mode="json", by_alias=True, exclude_none=True, include={*fields, "prefill"})
     return json.dumps(found | {"predicted": {"powerWatts": plan.predicted.power_watts}}, separators=(",", ":"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from energylens.api.llmdeployment import Engine, LLMDeployment, PlanStatus
@@ -13,9 +14,24 @@ from energylens.serving import reserved
 from energylens.serving.errors import ServingError
 from energylens.serving.gpus import BY_REQUEST, Placement, claim_template
 from energylens.serving.merge import merge_pod_template
+from energylens.serving.roles import ENVIRONMENT, prefill_plan
 from energylens.serving.rollout import Strategy
 from energylens.serving.support import disruption_budget, inference_pool, needs_disruption_budget, plan_table, service
 from energylens.serving.workload import workload
+
+_FIRST = Strategy("Surge", 1, 0, "first rollout")
+
+
+@dataclass(frozen=True)
+class Roles:
+    """How the two roles of a plan with separate prefill and decode go on."""
+
+    prefill_strategy: Strategy = _FIRST
+    prefill_runs: bool = True
+    """False: prefill pods stop, since running decode pods could not read their KV cache."""
+    only_decode_serves: bool = True
+    """The Service selects decode pods only; False while pods without a role serve."""
+
 
 _ONE = Strategy("Recreate", 0, 1)
 """Strategy for a single replica: its replacement waits for its GPUs."""
@@ -28,6 +44,8 @@ def check(deployment: LLMDeployment) -> None:
         ServingError: Naming the field, its value and what to do instead.
     """
     check_engine(deployment.spec.engine)
+    if deployment.spec.planning.disaggregation == "Follow":
+        _check_roles(deployment.spec.engine)
     settings, steps = EngineSettings.of(deployment.spec.engine), deployment.spec.planning.overrides.max_batched_tokens
     if steps is not None and settings.fixes_steps:
         raise ServingError(
@@ -45,6 +63,16 @@ def check(deployment: LLMDeployment) -> None:
                 f"spec.podTemplate.spec.{field}",
                 f"{other!r}, and spec.scheduling.{field} is {value!r}; leave one of them out",
             )
+
+
+def _check_roles(engine: Engine) -> None:
+    settings = EngineSettings.of(engine)
+    undone = reserved.undone(settings.arguments, reserved.WITH_ROLES)
+    if undone is not None:
+        raise ServingError("spec.engine.extraArgs", undone)
+    for name in ENVIRONMENT:
+        if name in settings.env:
+            raise ServingError("spec.engine.env", f"{name} is set for each pod of the two roles; leave it out")
 
 
 def check_engine(engine: Engine) -> None:
@@ -81,6 +109,7 @@ def manifests(
     strategy: Strategy,
     placement: Placement = BY_REQUEST,
     table: Sequence[Mapping[str, object]] | None = None,
+    roles: Roles | None = None,
 ) -> list[dict[str, Any]]:
     """Return the objects that serve a plan, in the order to apply them.
 
@@ -92,13 +121,21 @@ def manifests(
         placement: Where the pods may run, and how they get their GPUs.
         table: Every candidate worth showing, for the ConfigMap. None leaves the ConfigMap out: only the planning that
             made a plan knows its table, and the ConfigMap written then is to stay.
+        roles: How the two roles of a plan with separate prefill and decode go on; both start if None.
 
     Raises:
         ServingError: The spec contradicts the plan. The message names the field and what to do instead.
     """
     check(deployment)
-    objects = [claim_template(deployment, plan, placement)] if placement.access == "Claim" else []
-    objects += [workload(deployment, plan, model, strategy, placement), service(deployment, plan)]
+    parts = [plan] if plan.prefill is None else [plan, prefill_plan(plan)]
+    objects = [claim_template(deployment, part, placement) for part in parts] if placement.access == "Claim" else []
+    if plan.prefill is None:
+        objects += [workload(deployment, plan, model, strategy, placement), service(deployment, plan)]
+    else:
+        roles = roles or Roles()
+        objects.append(workload(deployment, plan, model, strategy, placement, role="decode"))
+        objects.append(prefill_workload(deployment, plan, model, roles, placement))
+        objects.append(service(deployment, plan, to_decode=roles.only_decode_serves))
     if needs_disruption_budget(plan):
         objects.append(disruption_budget(deployment, plan))
     pool = deployment.spec.routing.inference_pool
@@ -106,7 +143,19 @@ def manifests(
         objects.append(inference_pool(deployment, plan, pool))
     if table is not None:
         objects.append(plan_table(deployment, plan, table))
-    return objects
+    return list({(each["kind"], each["metadata"]["name"]): each for each in objects}.values())
+
+
+def prefill_workload(
+    deployment: LLMDeployment, plan: PlanStatus, model: ModelSpec, roles: Roles, placement: Placement
+) -> dict[str, Any]:
+    """Return the Deployment of the prefill pods of a plan with separate prefill and decode.
+
+    Raises:
+        ServingError: The spec contradicts the plan.
+    """
+    own, runs = prefill_plan(plan), roles.prefill_runs
+    return workload(deployment, own, model, roles.prefill_strategy, placement, role="prefill", runs=runs, whole=plan)
 
 
 def canary_manifests(

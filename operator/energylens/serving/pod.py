@@ -17,6 +17,7 @@ from energylens.serving.images import ENGINE_IMAGES
 from energylens.serving.merge import ENGINE_CONTAINER, merge_pod_template
 from energylens.serving.metadata import FOLLOWER_APPLICATION, POWER_LIMIT, labels
 from energylens.serving.queues import pod_annotations, pod_labels
+from energylens.serving.roles import Role, engine_port, role_labels, sidecar
 from energylens.serving.weights import source_environment, source_volumes
 
 SHARED_MEMORY_GIB_PER_GPU = 2
@@ -53,6 +54,7 @@ def pod_template(
     command: EngineCommand,
     startup_seconds: int,
     placement: Placement,
+    role: Role | None = None,
 ) -> dict[str, Any]:
     """Return the pod template of one kind of pod of a plan, the user's ``spec.podTemplate`` merged into it.
 
@@ -62,6 +64,7 @@ def pod_template(
         command: How the engine is started in this kind of pod.
         startup_seconds: How long the engine may take to start.
         placement: Where the pods may run, and how they get their GPUs.
+        role: The role of the pods in a plan with separate prefill and decode; None in any other plan.
 
     Raises:
         ServingError: ``spec.podTemplate`` sets what the plan decides.
@@ -76,12 +79,13 @@ def pod_template(
         }
     annotations |= pod_annotations(deployment.metadata)
     own_labels = pod_labels(deployment.metadata) | labels(deployment) | claim_labels(plan, placement)
+    own_labels |= role_labels(plan, role)
     if not command.serves_http:
         own_labels["app.kubernetes.io/name"] = FOLLOWER_APPLICATION
     pod_spec: dict[str, Any] = {
         "affinity": {"nodeAffinity": _node_affinity(plan.gpu_product, placement)},
         "automountServiceAccountToken": False,
-        "containers": [_container(deployment, plan, command, startup_seconds, placement)],
+        "containers": [_container(deployment, plan, command, startup_seconds, placement, role)],
         # Variables of every Service in the namespace clash with the engines' own: VLLM_PORT of a Service named vllm.
         "enableServiceLinks": False,
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
@@ -92,6 +96,8 @@ def pod_template(
     scheduling = spec.scheduling
     names = {"schedulerName": scheduling.scheduler_name, "priorityClassName": scheduling.priority_class_name}
     pod_spec |= {field: name for field, name in names.items() if name is not None}
+    if role == "decode":
+        pod_spec["initContainers"] = [sidecar(deployment)]
     claims = pod_claims(deployment, plan, placement)
     if claims:
         pod_spec["resourceClaims"] = claims
@@ -113,7 +119,12 @@ def pod_template(
 
 
 def _container(
-    deployment: LLMDeployment, plan: PlanStatus, command: EngineCommand, startup_seconds: int, placement: Placement
+    deployment: LLMDeployment,
+    plan: PlanStatus,
+    command: EngineCommand,
+    startup_seconds: int,
+    placement: Placement,
+    role: Role | None,
 ) -> dict[str, Any]:
     container: dict[str, Any] = {
         "name": ENGINE_CONTAINER,
@@ -130,12 +141,16 @@ def _container(
         ],
     }
     if command.serves_http:
+        # Behind a sidecar, which has the port http, the engine has another port and another name of it.
+        name = "engine" if role == "decode" else "http"
         container |= {
-            "ports": [{"name": "http", "containerPort": HTTP_PORT}],
+            "ports": [{"name": name, "containerPort": engine_port(role)}],
             "lifecycle": {"preStop": {"sleep": {"seconds": timing.PRE_STOP_SECONDS}}},
-            "startupProbe": _probe(timing.STARTUP_PERIOD_SECONDS, startup_seconds // timing.STARTUP_PERIOD_SECONDS),
-            "readinessProbe": _probe(5, 3),
-            "livenessProbe": _probe(10, 10),
+            "startupProbe": _probe(
+                timing.STARTUP_PERIOD_SECONDS, startup_seconds // timing.STARTUP_PERIOD_SECONDS, name
+            ),
+            "readinessProbe": _probe(5, 3, name),
+            "livenessProbe": _probe(10, 10, name),
         }
     elif command.answers_health:
         # No probe: the engine itself ends a follower that waits for its leader, and knows the reason.

@@ -96,6 +96,11 @@ VLLM: dict[str, str] = {
 }
 """Options of vLLM to what the user should set instead."""
 
+WITH_ROLES: dict[str, str] = {
+    "--kv-transfer-config": "with planning.disaggregation Follow, it connects prefill and decode; leave it out"
+}
+"""Further options that are reserved where prefill and decode may be separated."""
+
 SGLANG: dict[str, str] = {
     **_each(("--tp-size", "--tensor-parallel-size"), OVERRIDE.format("tensorParallel")),
     **_each(("--pp-size", "--pipeline-parallel-size"), OVERRIDE.format("pipelineParallel")),

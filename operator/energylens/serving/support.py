@@ -9,7 +9,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import InferencePool, LLMDeployment, PlanStatus
 from energylens.serving.arguments import HTTP_PORT
-from energylens.serving.metadata import child, group_labels, selector_labels
+from energylens.serving.metadata import DECODE, ROLE_LABEL, child, group_labels, selector_labels
 
 MAX_TABLE_BYTES = 900 * 1024
 """The API server refuses objects of more than 1 MiB, metadata and managed fields included."""
@@ -30,21 +30,24 @@ def table_name(deployment: LLMDeployment) -> str:
     return f"{deployment.metadata.name}-plan"
 
 
-def service(deployment: LLMDeployment, plan: PlanStatus) -> dict[str, Any]:
+def service(deployment: LLMDeployment, plan: PlanStatus, *, to_decode: bool = False) -> dict[str, Any]:
     """Return the Service in front of the pods that answer requests, of Deployments and LeaderWorkerSets alike.
 
-    A plan that moves between one node and several has pods of both for a while; the ready pods serve.
+    A plan that moves between one node and several has pods of both for a while; the ready pods serve. With
+    ``to_decode``, only the decode pods of a plan with separate prefill and decode serve.
     """
+    # Not every release of Kubernetes looks for the port's name in a sidecar.
+    port: str | int = "http" if plan.prefill is None else HTTP_PORT
     body = {
         "type": "ClusterIP",
-        "selector": selector_labels(deployment),
-        "ports": [{"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"}],
+        "selector": selector_labels(deployment) | ({ROLE_LABEL: DECODE} if to_decode else {}),
+        "ports": [{"name": "http", "port": HTTP_PORT, "targetPort": port, "protocol": "TCP", "appProtocol": "http"}],
     }
     return child(deployment, "v1", "Service", service_name(deployment), {"spec": body}, plan)
 
 
 def inference_pool(deployment: LLMDeployment, plan: PlanStatus, pool: InferencePool) -> dict[str, Any]:
-    """Return the InferencePool of the pods that the Service selects, whatever plan they are of.
+    """Return the InferencePool of the pods that answer requests, whatever plan and role they are of.
 
     Gateways route to pods that the site's endpoint picker chooses among them.
     """
@@ -65,7 +68,7 @@ def inference_pool(deployment: LLMDeployment, plan: PlanStatus, pool: InferenceP
 
 def needs_disruption_budget(plan: PlanStatus) -> bool:
     """Return whether a PodDisruptionBudget has an effect: with one pod, ``maxUnavailable: 1`` allows everything."""
-    return plan.replicas * plan.nodes_per_replica > 1
+    return plan.prefill is not None or plan.replicas * plan.nodes_per_replica > 1
 
 
 def disruption_budget(deployment: LLMDeployment, plan: PlanStatus) -> dict[str, Any]:

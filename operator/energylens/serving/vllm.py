@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from energylens.serving.arguments import (
-    HTTP_PORT,
     EngineCommand,
     Launch,
     converts_to_fp8,
     flags,
     listening,
 )
+from energylens.serving.roles import CONNECTOR, engine_environment, engine_port
 from energylens.serving.weights import model_argument, served_name
 
 _SERVE = listening("vllm", "serve")
@@ -34,6 +34,7 @@ def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:
         # The front end ends an engine that loads for longer than this (600 s by default), regardless of the probe.
         "VLLM_ENGINE_READY_TIMEOUT_S": str(launch.startup_seconds),
         "VLLM_NO_USAGE_STATS": "1",
+        **engine_environment(launch.role),
     }
     base = _base(launch)
     if launch.plan.nodes_per_replica == 1:
@@ -65,7 +66,7 @@ def _base(launch: Launch) -> list[str]:
         model_argument(spec.model),
         *flags(
             {
-                "--port": HTTP_PORT,
+                "--port": engine_port(launch.role),
                 "--served-model-name": served_name(spec.model) if given.value("--served-model-name") is None else None,
                 "--revision": spec.model.revision,
                 "--quantization": _conversion(launch),
@@ -78,6 +79,7 @@ def _base(launch: Launch) -> list[str]:
                 "--max-num-batched-tokens": plan.max_batched_tokens,
                 "--max-model-len": _context(launch) if given.value("--max-model-len") is None else None,
                 "--shutdown-timeout": launch.drain_seconds if version >= _SHUTDOWN_TIMEOUT_SINCE else None,
+                "--kv-transfer-config": None if launch.role is None else CONNECTOR,
             }
         ),
     ]

@@ -14,6 +14,7 @@ from energylens.serving.metadata import (
     CANARY,
     LWS_RECREATE_AFTER_START,
     PLAN_SUMMARY,
+    PREFILL,
     REVISION_LABEL,
     ROLE_LABEL,
     child,
@@ -23,6 +24,7 @@ from energylens.serving.metadata import (
 )
 from energylens.serving.pod import grace_period_seconds, pod_template
 from energylens.serving.queues import owner_labels
+from energylens.serving.roles import Role
 from energylens.serving.rollout import Strategy
 from energylens.serving.timing import drain_seconds, progress_deadline_seconds, startup_seconds
 
@@ -30,6 +32,9 @@ LWS_API_VERSION = "leaderworkerset.x-k8s.io/v1"
 LWS_SUFFIX = "-group"
 """A LeaderWorkerSet makes a headless Service of its own name, which must not be that of our Service."""
 CANARY_SUFFIX = f"-{CANARY}"
+PREFILL_SUFFIX = f"-{PREFILL}"
+SUFFIXES = {"Deployment": (CANARY_SUFFIX, PREFILL_SUFFIX), "LeaderWorkerSet": (LWS_SUFFIX, CANARY_SUFFIX)}
+"""Kind to the suffixes of the names of workloads, beyond the name of their LLMDeployment."""
 MAX_GROUP_NAME_LENGTH = 48
 """Longest name of a LeaderWorkerSet: its StatefulSets append a group number, and a label of 63 characters also holds a
 revision hash."""
@@ -49,6 +54,12 @@ def canary_ref(deployment: LLMDeployment, plan: PlanStatus) -> WorkloadRef:
     return workload_ref(deployment, plan).model_copy(update={"name": name})
 
 
+def prefill_ref(deployment: LLMDeployment) -> WorkloadRef:
+    """Return a reference to the object that runs the prefill pods of a plan with separate prefill and decode."""
+    name = f"{deployment.metadata.name}{PREFILL_SUFFIX}"
+    return WorkloadRef(api_version="apps/v1", kind="Deployment", name=name)
+
+
 def fits_group(name: str) -> bool:
     """Return whether a LeaderWorkerSet may have a name."""
     return len(name) <= MAX_GROUP_NAME_LENGTH
@@ -62,44 +73,56 @@ def workload(
     placement: Placement,
     *,
     canary: bool = False,
+    role: Role | None = None,
+    runs: bool = True,
+    whole: PlanStatus | None = None,
 ) -> dict[str, Any]:
     """Return the Deployment or LeaderWorkerSet of a plan or, with ``canary``, of the replica that verifies the plan.
 
+    With ``role``, ``plan`` is that of the pods of one role, ``whole`` that of both roles, and without ``runs`` there is
+    no replica for the moment.
+
     The canary's pods have the labels that the Service selects, and a role by which the canary's own selector and the
     measurement distinguish these pods. The selectors of the two Deployments overlap: each Deployment owns its
-    ReplicaSets, and pods without an owner are not adopted, since ReplicaSets also select by the template's hash.
+    ReplicaSets, and pods without an owner are not adopted, since ReplicaSets also select by the template's hash. The
+    same holds for prefill pods.
 
     Raises:
         ServingError: The spec's extra arguments or pod template contradict the plan, or the name is too long for it.
     """
     spec = deployment.spec
     startup = startup_seconds(model)
-    launch = Launch(deployment, plan, model, startup, drain_seconds(grace_period_seconds(deployment)))
+    launch = Launch(deployment, plan, model, startup, drain_seconds(grace_period_seconds(deployment)), role)
     engine = vllm if spec.engine.type == "VLLM" else sglang
     leader, follower = engine.commands(launch)
-    replicas = 0 if spec.is_stopped else plan.replicas
+    if role is not None and (spec.engine.type != "VLLM" or plan.nodes_per_replica > 1):
+        raise ServingError("spec.planning.disaggregation", "prefill and decode are separated for vLLM on one node only")
+    replicas = 0 if spec.is_stopped or not runs else plan.replicas
     ref = canary_ref(deployment, plan) if canary else workload_ref(deployment, plan)
+    if role == "prefill":
+        ref = prefill_ref(deployment)
     if follower is not None and not fits_group(ref.name):
         most = MAX_GROUP_NAME_LENGTH - (len(ref.name) - len(deployment.metadata.name))
         raise ServingError(
             "metadata.name",
             f"{deployment.metadata.name!r} must have at most {most} characters where a replica spans several nodes",
         )
-    template = pod_template(deployment, plan, leader, startup, placement)
+    template = pod_template(deployment, plan, leader, startup, placement, role)
     followers = None if follower is None else pod_template(deployment, plan, follower, startup, placement)
-    role = {ROLE_LABEL: CANARY} if canary else {}
-    label = {REVISION_LABEL: revision(template, followers, plan.nodes_per_replica), **role}
+    # Pods of the decode role are those of the main Deployment, whose selector cannot change.
+    own = {ROLE_LABEL: CANARY} if canary else {ROLE_LABEL: PREFILL} if role == "prefill" else {}
+    label = {REVISION_LABEL: revision(template, followers, plan.nodes_per_replica), **own}
     for one in (template, followers):
         if one is not None:
             one["metadata"]["labels"] |= label
     if followers is None:
         body = _deployment_spec(deployment, template, strategy, startup) | {
             "replicas": replicas,
-            "selector": {"matchLabels": selector_labels(deployment) | role},
+            "selector": {"matchLabels": selector_labels(deployment) | own},
         }
     else:
         body = _group_spec(template, followers, strategy, plan.nodes_per_replica) | {"replicas": replicas}
-    annotations = {PLAN_SUMMARY: plan_summary(plan)}
+    annotations = {PLAN_SUMMARY: plan_summary(whole or plan)}
     if followers is not None:
         annotations[LWS_RECREATE_AFTER_START] = "true"
     queue = owner_labels(deployment.metadata)

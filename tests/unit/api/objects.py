@@ -53,6 +53,13 @@ def changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return result
 
 
+ROLES_ROUTING: dict[str, object] = {
+    "inferencePool": {"endpointPicker": {"name": "llama-epp"}},
+    "disaggregation": {"router": "LLMD", "sidecarImage": "llm-d/sidecar:v1"},
+}
+"""Routing to prefill and decode replicas."""
+
+
 @dataclass(frozen=True)
 class Bad:
     """A misoperation: what is set, the field that the message names, and words that it must hold."""
@@ -292,7 +299,7 @@ RULES = (
         )
         for path, value, name in (
             ("spec.planning.followLoad", "Auto", "planning.followLoad Auto"),
-            ("spec.planning.disaggregation", "Compare", "planning.disaggregation Compare"),
+            ("spec.planning.disaggregation", "Compare", "planning.disaggregation Compare or Follow"),
             ("spec.rollout.verify", "Measured", "rollout.verify Measured"),
             ("spec.rollout.rollbackOn", ["HigherEnergy"], "rollout.rollbackOn"),
             ("spec.validation.onDrift", "Rollback", "validation.onDrift Rollback"),
@@ -364,6 +371,44 @@ RULES = (
         },
         "spec",
         ("planning.disaggregation Compare", "workload.requestsPerSecond", "concurrency (4)", "Never"),
+    ),
+    Bad(
+        {"spec.planning.disaggregation": "Follow"},
+        "spec",
+        ("planning.disaggregation Follow needs routing.disaggregation", "set disaggregation to Compare"),
+    ),
+    Bad(
+        {"spec.routing": {"disaggregation": {"router": "LLMD", "sidecarImage": "llm-d/sidecar:v1"}}},
+        "spec",
+        ("routing.disaggregation with router LLMD needs routing.inferencePool",),
+    ),
+    Bad(
+        {"spec.planning.disaggregation": "Follow", "spec.routing": ROLES_ROUTING, "spec.engine.type": "SGLang"},
+        "spec",
+        ("planning.disaggregation Follow needs engine.type VLLM", "engine.type is SGLang"),
+    ),
+    *(
+        Bad(
+            {"spec.planning.disaggregation": "Follow", "spec.routing": ROLES_ROUTING, path: value},
+            "spec",
+            (name, "cannot be combined with planning.disaggregation Follow"),
+        )
+        for path, value, name in (
+            ("spec.rollout.verify", "Measured", "rollout.verify Measured"),
+            ("spec.rollout.rollbackOn", ["HigherEnergy"], "rollout.rollbackOn"),
+            ("spec.validation.onDrift", "Recalibrate", "validation.onDrift Recalibrate"),
+            ("spec.validation.onDrift", "Rollback", "validation.onDrift Rollback"),
+        )
+    ),
+    Bad(
+        {
+            "spec.planning.disaggregation": "Follow",
+            "spec.routing": ROLES_ROUTING,
+            "spec.scaling.mode": "Fixed",
+            "spec.replicas": 3,
+        },
+        "spec",
+        ("scaling.mode Fixed", "cannot be combined with planning.disaggregation Follow"),
     ),
     Bad(
         {"spec.planning.overrides": {"expertParallel": 16, "tensorParallel": 4, "dataParallel": 2}},

@@ -43,6 +43,13 @@ COPIED = r"left\.model_dump\(include=set\(RejectedPlan\.model_fields\)"
 BEFORE = r"before\.model_dump\(include=set\(PreviousRevision\.model_fields\)"
 WRITTEN = {
     "PlanStatus.layout": ("api/llmdeployment/plan.py", r"default_factory=_layout"),
+    "PlanStatus.prefill": ("planner/explain/disaggregation.py", r'"prefill": PrefillReplicas\('),
+    "Alternative.prefill": ("planner/explain/disaggregation.py", r'"prefill": prefill,'),
+    "ActiveRevision.prefill": ("decide/deployment/revisions.py", r'"prefill": _prefill\(observed\)'),
+    **{
+        f"ActiveRevision.{name}_replicas": ("decide/deployment/revisions.py", rf'"{name}_replicas": state\.{name}')
+        for name in ("ready", "updated")
+    },
     "PredictionStatus.correction": ("decide/deployment/status.py", r'prediction\.model_copy\(update=\{"correction":'),
     "CorrectionFactors.energy": ("planner/search/corrections.py", r"CorrectionFactors\(\*\*values\)"),
     **{

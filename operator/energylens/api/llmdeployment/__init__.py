@@ -37,8 +37,8 @@ from energylens.api.llmdeployment.plan import (
 )
 from energylens.api.llmdeployment.profile import WEEKDAYS, LoadProfile, ProfileHours, Weekday
 from energylens.api.llmdeployment.resource import LLMDeployment
-from energylens.api.llmdeployment.revision import ActiveRevision, PreviousRevision, WorkloadRef
-from energylens.api.llmdeployment.routing import EndpointPicker, InferencePool, Routing
+from energylens.api.llmdeployment.revision import ActiveRevision, PrefillRevision, PreviousRevision, WorkloadRef
+from energylens.api.llmdeployment.routing import Disaggregation, EndpointPicker, InferencePool, Routing
 from energylens.api.llmdeployment.scaling import Scaling
 from energylens.api.llmdeployment.schedule import ScheduledReplicas, ScheduleStatus
 from energylens.api.llmdeployment.scheduling import Scheduling
@@ -90,6 +90,7 @@ __all__ = [
     "ConfigMapKeyRef",
     "CorrectionFactors",
     "DeploymentBudget",
+    "Disaggregation",
     "EndpointPicker",
     "Energy",
     "EnergyAccount",
@@ -128,6 +129,7 @@ __all__ = [
     "PredictedFigures",
     "PredictionStatus",
     "PrefillReplicas",
+    "PrefillRevision",
     "PreviousRevision",
     "ProfileHours",
     "RejectedPlan",

@@ -89,6 +89,11 @@ class GpuChoice(ApiModel):
 class PrefillReplicas(ReplicaLayout):
     """Replicas that only process prompts, beside replicas that only generate tokens; batches are of prompts."""
 
+    @property
+    def gpus_per_replica(self) -> int:
+        """GPUs of one replica, all of them on one node if the plan is adopted."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+
 
 class Alternative(ReplicaLayout, GpuChoice):
     """A plan of the Pareto frontier that was not chosen, and why."""
@@ -196,6 +201,11 @@ class PlannedJob(ApiModel):
 class PlanStatus(ReplicaLayout, GpuChoice, PlanIdentity):
     """The plan that the operator has adopted or recommends."""
 
+    prefill: PrefillReplicas | None = Field(
+        default=None,
+        description="Prefill replicas, if the plan separates prefill and decode. The other layout fields then describe "
+        "the decode replicas; gpus and predicted are of both roles.",
+    )
     layout: str = Field(
         default_factory=_layout, description="The four degrees of parallelism in short, such as TP4 or TP8-EP8."
     )
@@ -263,5 +273,6 @@ def describe_replicas(layout: ReplicaLayout, product: str = "") -> str:
 
 
 def describe_plan(plan: PlanStatus) -> str:
-    """Return a plan in short, as :func:`describe_replicas` does."""
-    return describe_replicas(plan, plan.gpu_product)
+    """Return a plan in short, as :func:`describe_replicas` does, with its prefill replicas if it has any."""
+    text = describe_replicas(plan, plan.gpu_product)
+    return text if plan.prefill is None else f"{text}; prompts on {describe_replicas(plan.prefill)}"

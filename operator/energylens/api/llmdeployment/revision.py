@@ -16,6 +16,18 @@ class WorkloadRef(ApiModel):
     name: str = Field(description="Name, in the namespace of the LLMDeployment.")
 
 
+class PrefillRevision(ApiModel):
+    """The prefill replicas of the plan that runs now."""
+
+    replicas: int = Field(description="Prefill replicas in this plan.")
+    layout: str = Field(description="Parallelism of one prefill replica, such as TP2.")
+    workload_ref: WorkloadRef = Field(description="The workload object that runs the prefill pods.")
+    ready_replicas: int = Field(default=0, description="Prefill replicas that are ready.")
+    updated_replicas: int = Field(
+        default=0, description="Prefill replicas of the newest revision that exist, ready or not."
+    )
+
+
 class Revision(ApiModel):
     """A plan that runs, or ran before."""
 
@@ -51,6 +63,11 @@ class Revision(ApiModel):
 class ActiveRevision(Revision):
     """The plan that runs now."""
 
+    prefill: PrefillRevision | None = Field(
+        default=None,
+        description="Prefill replicas of this plan, if it separates prefill and decode; replicas, readyReplicas and "
+        "updatedReplicas then count the decode replicas.",
+    )
     itl_milliseconds: int | None = Field(default=None, description="Predicted inter-token latency of this plan, ms.")
     workload_ref: WorkloadRef = Field(description="The workload object that runs the pods.")
     ready_replicas: int = Field(default=0, description="Replicas of this plan that are ready.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,18 @@ class InferencePool(ApiModel):
     endpoint_picker: EndpointPicker = Field(description="Program that picks the pod of each request.")
 
 
+class Disaggregation(ApiModel):
+    """The router for separate prefill and decode replicas, which the site runs but for its part in the pods."""
+
+    router: Literal["LLMD"] = Field(
+        description="LLMD: the endpoint picker of llm-d chooses a prefill and a decode replica for each request, and "
+        "llm-d's routing sidecar, which the operator adds to the decode pods, sends the prompt to the prefill replica."
+    )
+    sidecar_image: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")] = Field(
+        description="Image of llm-d's routing sidecar, of the same release as the endpoint picker."
+    )
+
+
 class Routing(ApiModel):
     """Objects besides the Service by which requests reach the pods."""
 
@@ -34,4 +46,9 @@ class Routing(ApiModel):
         default=None,
         description="An InferencePool with the name of the LLMDeployment, for HTTPRoutes of a gateway that supports "
         "the Gateway API inference extension. Absent: none.",
+    )
+    disaggregation: Disaggregation | None = Field(
+        default=None,
+        description="The router that planning.disaggregation Follow needs. Absent: none, so that no plan with separate "
+        "prefill and decode is adopted.",
     )

@@ -30,9 +30,9 @@ class _ScaledSpec(Protocol):
 FOLLOWS_ONE_LOAD: tuple[Use, ...] = (
     ("planning.followLoad Auto", "self.planning.followLoad == 'Auto'", lambda s: s.planning.follow_load == "Auto"),
     (
-        "planning.disaggregation Compare",
-        "self.planning.disaggregation == 'Compare'",
-        lambda s: s.planning.disaggregation == "Compare",
+        "planning.disaggregation Compare or Follow",
+        "self.planning.disaggregation != 'Never'",
+        lambda s: s.planning.disaggregation != "Never",
     ),
     ("rollout.verify Measured", "self.rollout.verify == 'Measured'", lambda s: s.rollout.verify == "Measured"),
     (
@@ -56,7 +56,7 @@ EXTERNAL_MODE: Use = (
 )
 """Replicas that an autoscaler or a person sets."""
 
-_LISTED = "followLoad Auto, disaggregation Compare, verify Measured, rollbackOn or onDrift Rollback"
+_LISTED = "followLoad Auto, disaggregation Compare or Follow, verify Measured, rollbackOn or onDrift Rollback"
 _EXTERNAL_ALONE = exclusive(
     EXTERNAL_MODE[0],
     f"!({EXTERNAL_MODE[1]})",

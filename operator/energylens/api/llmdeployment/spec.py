@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, WithJsonSchema
 
 from energylens.api.base import DISTINCT, SET_LIST, ApiModel, Rule
+from energylens.api.llmdeployment.disaggregation_rules import DISAGGREGATION_RULES
 from energylens.api.llmdeployment.energy import Energy
 from energylens.api.llmdeployment.engine import Engine, Model
 from energylens.api.llmdeployment.hardware import Hardware
@@ -180,10 +181,11 @@ class Planning(ApiModel):
         "power, energy and budgets.",
     )
     replan: Replan = Field(default=Replan(), description="When a better plan is worth a restart.")
-    disaggregation: Literal["Never", "Compare"] = Field(
+    disaggregation: Literal["Never", "Compare", "Follow"] = Field(
         default="Never",
         description="Compare: also evaluate separate replicas for prefill and decode, and show the best such plan "
-        "among the alternatives. Such a plan is never adopted, since it needs a router for the two roles.",
+        "among the alternatives. Follow: also adopt such a plan where it beats every other plan by more than the "
+        "prediction error; needs routing.disaggregation.",
     )
     follow_load: Literal["Never", "Auto"] = Field(
         default="Never",
@@ -312,8 +314,11 @@ def _rate_rule(field: str, value: str, check: Callable[[LLMDeploymentSpec], str 
 _FOLLOWED_LOAD_IS_A_RATE = _rate_rule(
     "followLoad", "Auto", lambda spec: _needs_a_rate(spec, "followLoad", spec.planning.follow_load)
 )
+_APART = "Compare or Follow"
 _DISAGGREGATION_NEEDS_A_RATE = _rate_rule(
-    "disaggregation", "Compare", lambda spec: _needs_a_rate(spec, "disaggregation", spec.planning.disaggregation)
+    "disaggregation",
+    _APART,
+    lambda spec: _needs_a_rate(spec, "disaggregation", "Never" if spec.planning.disaggregation == "Never" else _APART),
 )
 
 
@@ -350,6 +355,7 @@ class LLMDeploymentSpec(ApiModel):
         _DISAGGREGATION_NEEDS_A_RATE,
         _VERIFYING_NEEDS_A_SOURCE,
         *SCALING_RULES,
+        *DISAGGREGATION_RULES,
         JOB_ALONE,
     )
 

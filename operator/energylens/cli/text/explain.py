@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from energylens.api.llmdeployment import Alternative
+from energylens.api.llmdeployment import Alternative, PlanStatus, describe_plan
 from energylens.api.quantity import format_milli
 from energylens.cli.text.job import job_start_lines
 from energylens.cli.text.tables import columns, confidence_text, joules
@@ -56,18 +56,21 @@ def report(one: Explained) -> str:
     lines = [f"{deployment.metadata.name}: {deployment.spec.model.name}"]
     if one.problem is None or (one.answer is None and planning.plan is None):
         return "\n".join([*lines, f"  no plan: {planning.reason}", f"  {planning.message}"])
+    lines += _roles(planning.plan)
     if one.answer is not None:
         week = planning.week
         peak = [] if week is None else [f"  at the highest rate, {week.load.peak_text}:"]
         return "\n".join([*lines, *peak, *_answer(one.problem, one.answer)])
     solution = one.solution
     if solution is None or solution.chosen is None:
+        if planning.plan is not None and planning.plan.prefill is not None:
+            return "\n".join([*lines, "  no plan"])
         return "\n".join([*lines, f"  no plan: {planning.reason}", f"  {planning.message}"])
     if planning.week is not None and planning.plan is not None and planning.schedule is not None:
         lines += week_lines(deployment, planning.plan, planning.schedule)
         lines += [*other_lines(planning.week), "", f"At the highest rate, {planning.week.load.peak_text}:"]
     lines.append(f"  plan  {describe.candidate(solution.rows, solution.chosen)}")
-    if planning.plan is not None:
+    if planning.plan is not None and planning.plan.prefill is None:
         lines.append(f"  confidence  {confidence_text(planning.plan)}")
         network = planning.plan.inter_node_network
         lines += [f"  network  {network}"] if network else []
@@ -81,10 +84,27 @@ def report(one: Explained) -> str:
     return "\n".join(lines if planning.week is not None else [*lines, "", *_prices(one.problem, solution)])
 
 
+def _roles(plan: PlanStatus | None) -> list[str]:
+    """Return a plan with separate prefill and decode, before what is said of the other plans; nothing without one."""
+    if plan is None or plan.prefill is None:
+        return []
+    energy = joules(plan.predicted.joules_per_output_token)
+    return [
+        f"  plan  {describe_plan(plan)}",
+        f"  energy  {energy} J per output token",
+        f"  confidence  {confidence_text(plan)}",
+        "",
+        "The best plan without separate prefill and decode:",
+    ]
+
+
 def as_object(one: Explained) -> dict[str, Any]:
     """Return the explanation for programs; energies are quantities of joules per output token."""
     metadata, planning = one.preview.deployment.metadata, one.preview.planning
     found: dict[str, Any] = {"namespace": metadata.namespace, "name": metadata.name}
+    if planning.plan is not None and planning.plan.prefill is not None:
+        # The other fields are about plans without separate prefill and decode.
+        found["planWithRoles"] = planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True)
     if one.problem is None or (one.answer is None and (one.solution is None or one.solution.chosen is None)):
         return {**found, "reason": str(planning.reason), "message": planning.message}
     if one.answer is None:

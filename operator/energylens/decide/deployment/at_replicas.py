@@ -71,7 +71,7 @@ def plan_at(case: Case, target: Target) -> Found:
 
 def layout_of(plan: PlanStatus) -> tuple[object, ...]:
     """Return a key that is equal for two plans with the same pods, apart from model and engine."""
-    return tuple(getattr(plan, name) for name in LAYOUT_FIELDS)
+    return *(getattr(plan, name) for name in LAYOUT_FIELDS), plan.prefill
 
 
 def waits_for_budget(case: Case) -> PlanChoice | None:

@@ -13,6 +13,7 @@ from energylens.decide.deployment.load import FollowedLoad
 from energylens.planner import effective_allowance, plan_inputs_hash
 from energylens.planner.answers import Answers, Question
 from energylens.planner.inventory.nodes import usable_nodes
+from energylens.planner.pairs import plan_pair_again
 from energylens.planner.search.describe import joules
 from energylens.planner.search.identity import is_made_from
 from energylens.planner.search.problem import NO_BINDING_CONSTRAINT
@@ -119,6 +120,20 @@ class Case:
         capped = hardware.model_copy(update={"max_gpus_per_replica": limit})
         within = self.plan(asked.model_copy(update={"spec": asked.spec.model_copy(update={"hardware": capped})}))
         return within if isinstance(within, Feasible) else self.plan(asked)
+
+    def plan_pair_again(self, asked: LLMDeployment, running: PlanStatus) -> PlanningResult:
+        """Return a plan with separate roles under the inputs of ``asked``, or why it is no longer valid."""
+        inputs = self.inputs
+        return plan_pair_again(
+            asked,
+            self.model,
+            inputs.snapshot,
+            self.gpus,
+            self.predictor,
+            running,
+            allowance=inputs.allowance,
+            corrections=inputs.corrections,
+        )
 
     def running(self, asked: LLMDeployment, plan: PlanStatus) -> Running:
         """Return a plan in the form for which the power of fewer replicas is predicted."""

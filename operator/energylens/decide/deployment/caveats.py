@@ -12,6 +12,7 @@ from energylens.decide.deployment.replica import is_asked
 from energylens.decide.deployment.verification import same_pods
 from energylens.planner.engines import EngineSettings
 from energylens.planner.engines.caveats import caveats
+from energylens.planner.engines.disaggregation import refuses_roles
 from energylens.planner.inventory.nodes import unknown_products
 from energylens.planner.search.starts import start_of
 from energylens.predictor.model.architecture import ModelSpec
@@ -38,6 +39,7 @@ def caveats_of(deployment: LLMDeployment, planning: PlanChoice) -> tuple[str, ..
         *_verified(deployment, planning),
         *((f"spec.workload.profile.learned: {coverage}",) if coverage else ()),
         *_zero(spec, plan, planning.model, gpus),
+        *_not_separated(spec, plan, planning.model),
     )
     return *own, *known
 
@@ -72,6 +74,15 @@ def _unbounded_wait(spec: LLMDeploymentSpec, predicted: PredictedFigures) -> Ite
             f"a request waits {wait / 1000:.0f} s for its first token ({spec.slo.percentile}), longer than its answer "
             "takes, and no spec.slo.ttftMilliseconds bounds that"
         )
+
+
+def _not_separated(spec: LLMDeploymentSpec, plan: PlanStatus, model: ModelSpec | None) -> Iterator[str]:
+    """Yield why prefill and decode stay together though the spec would follow a plan that separates them."""
+    if spec.planning.disaggregation != "Follow" or plan.prefill is not None or model is None:
+        return
+    refused = refuses_roles(model, EngineSettings.of(spec.engine))
+    if refused:
+        yield f"spec.planning.disaggregation=Follow has no effect: {refused}"
 
 
 def _zero(

@@ -14,11 +14,14 @@ from energylens.decide.deployment.avoided import avoided, to_avoid, uncounted
 from energylens.decide.deployment.handover import Handover, handover
 from energylens.decide.deployment.job_start import waits_until
 from energylens.decide.deployment.observation import Observation, plan_label
+from energylens.decide.deployment.roles import decode_waits, only_decode_serves, prefill_goes, prefill_runs
 from energylens.decide.deployment.rollouts import (
     EXCEEDED_QUOTA,
     WORKLOADS,
     group_size,
     live_strategy,
+    main_rollout,
+    prefill_view,
     queued_for_long,
     refused_pods,
     replicas_of,
@@ -30,10 +33,21 @@ from energylens.planner.inventory.access import access_to
 from energylens.planner.inventory.nodes import usable_nodes
 from energylens.planner.search.identity import serving_hash
 from energylens.planner.types import BY_RESOURCE, ClusterSnapshot, GpuAccess, GpuAllocation
-from energylens.serving import ServingError, Strategy, canary_manifests, canary_ref, choose_strategy, manifests
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.serving import (
+    Roles,
+    ServingError,
+    Strategy,
+    canary_manifests,
+    canary_ref,
+    choose_strategy,
+    manifests,
+    prefill_workload,
+)
 from energylens.serving.claims import conflict, one_at_a_time
 from energylens.serving.gpus import Placement, access_of, gpus_of, product_of
 from energylens.serving.metadata import APPLIED_HASH
+from energylens.serving.roles import prefill_plan
 from energylens.serving.support import needs_disruption_budget
 
 SAFE_MESSAGE = "new replicas wait for what old ones hold; old replicas stop first"
@@ -56,6 +70,8 @@ class Children:
     """Kind and name of the canary's workload; canaries of other kinds or names are deleted."""
     unguarded: bool = False
     """Whether a single pod serves, so that the PodDisruptionBudget of an earlier plan is deleted."""
+    drops_prefill: bool = False
+    """Whether the prefill pods of an earlier plan are deleted."""
 
 
 def children(observed: Observation) -> Children:
@@ -171,7 +187,26 @@ def _without_canary(observed: Observation) -> ClusterSnapshot:
 
 def _act(observed: Observation) -> Children:
     found, plan = _acted(observed), observed.planning.plan
-    return replace(found, unguarded=found.acting and plan is not None and not needs_disruption_budget(plan))
+    if not found.acting or plan is None:
+        return found
+    leftover = plan.prefill is None and observed.prefill is not None
+    return replace(
+        found,
+        manifests=_in_order(observed, plan, found.manifests),
+        unguarded=not needs_disruption_budget(plan),
+        drops_prefill=leftover and prefill_goes(observed, main_rollout(observed)),
+    )
+
+
+def _in_order(
+    observed: Observation, plan: PlanStatus, wanted: tuple[dict[str, Any], ...]
+) -> tuple[dict[str, Any], ...]:
+    """Return the manifests to write now: those of decode pods wait for prefill pods that could not feed them to end."""
+    live = observed.workload
+    if plan.prefill is None or live is None or not decode_waits(observed, plan):
+        return wanted
+    main = _workload(wanted)
+    return wanted if same_template(live, main) else tuple(each for each in wanted if each is not main)
 
 
 def _acted(observed: Observation) -> Children:
@@ -184,7 +219,10 @@ def _acted(observed: Observation) -> Children:
 
     def made(strategy: Strategy, avoid: tuple[str, ...]) -> list[dict[str, Any]]:
         placement = _placement(observed, plan, live, avoid)
-        return manifests(deployment, plan, model, strategy=strategy, placement=placement, table=planning.table)
+        roles = None if plan.prefill is None else _roles(observed, plan, model, placement)
+        return manifests(
+            deployment, plan, model, strategy=strategy, placement=placement, table=planning.table, roles=roles
+        )
 
     if live is None:
         if not planning.good:
@@ -211,6 +249,24 @@ def _acted(observed: Observation) -> Children:
     return Children(tuple(wanted), True, handover=handover(observed))
 
 
+def _roles(observed: Observation, plan: PlanStatus, model: ModelSpec, placement: Placement) -> Roles:
+    """Return how the prefill pods of a plan replace those that run, and whether they may run now."""
+    runs, narrow, live = prefill_runs(observed, plan), only_decode_serves(observed), observed.prefill
+    if live is None:
+        return Roles(prefill_runs=runs, only_decode_serves=narrow)
+    current = Roles(live_strategy(live) or Strategy("Recreate", 0, 1, FOREIGN_MESSAGE), runs, narrow)
+    made = prefill_workload(observed.deployment, plan, model, current, placement)
+    own = prefill_plan(plan)
+    if not same_template(live, made):
+        chosen = choose_strategy(
+            observed.deployment, shape_of(live, own), own, _without_canary(observed), observed.claims
+        )
+        return replace(current, prefill_strategy=chosen)
+    if _stuck(prefill_view(observed), current.prefill_strategy):
+        return replace(current, prefill_strategy=Strategy("Recreate", 0, max(1, own.replicas), SAFE_MESSAGE))
+    return current
+
+
 def _kept(observed: Observation, plan: PlanStatus | None) -> tuple[dict[str, Any], ...]:
     """Return the children of the running plan while another plan waits, so that edits by others are reverted meanwhile.
 
@@ -222,7 +278,9 @@ def _kept(observed: Observation, plan: PlanStatus | None) -> tuple[dict[str, Any
     strategy = live_strategy(live) or Strategy("Recreate", 0, 1, FOREIGN_MESSAGE)
     try:
         gpu, access = load_gpus().get(plan.gpu_product), access_of(template_of(live))
-        wanted = manifests(deployment, plan, model, strategy=strategy, placement=Placement(gpu, avoided(live), access))
+        placement = Placement(gpu, avoided(live), access)
+        roles = None if plan.prefill is None else _roles(observed, plan, model, placement)
+        wanted = manifests(deployment, plan, model, strategy=strategy, placement=placement, roles=roles)
     except ServingError:
         return ()
     main = _workload(wanted)
@@ -259,7 +317,7 @@ def shape_of(live: Mapping[str, Any], plan: PlanStatus) -> PlanStatus:
 
 
 def _workload(wanted: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the manifest that runs the pods."""
+    """Return the manifest that runs the pods, of two roles that of the decode pods, which comes first."""
     return next(manifest for manifest in wanted if manifest["kind"] in WORKLOADS)
 
 

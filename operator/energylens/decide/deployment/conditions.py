@@ -16,7 +16,7 @@ from energylens.decide.deployment.following import at_load, shortfall_text
 from energylens.decide.deployment.job_start import start_verdict, waits_until
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.deployment.replica import is_asked
-from energylens.decide.deployment.rollouts import RolloutProgress, late, overdue, rollout, trouble
+from energylens.decide.deployment.rollouts import RolloutProgress, by_role, late, overdue, rollout, trouble
 from energylens.decide.deployment.schedule import needed
 from energylens.decide.learned.comparison import (
     energy_error_percent,
@@ -118,13 +118,14 @@ def _ready(observed: Observation, children: Children, state: RolloutProgress) ->
         return _condition(observed, kind, "False", Reason.NOT_STARTED, why)
     plan = observed.planning.plan
     runs = next((p for p in (plan, observed.standing) if p is not None and p.hash == state.running_hash), None)
-    if runs is not None and state.wanted < runs.replicas:
+    whole = 0 if runs is None else runs.replicas + (0 if runs.prefill is None else runs.prefill.replicas)
+    if state.wanted < whole:
         # Somebody scaled the workload to another number of replicas than the plan's.
-        text = f"{state.ready} of {runs.replicas} replicas of plan {state.running_hash} are ready"
+        text = f"{state.ready} of {whole} replicas of plan {state.running_hash} are ready"
         return _condition(
             observed, kind, "False", Reason.PODS_NOT_READY, f"{text}; the workload asks for {state.wanted}"
         )
-    text = f"{state.ready} of {state.wanted} replicas of plan {state.running_hash} are ready"
+    text = f"{state.ready} of {state.wanted} replicas of plan {state.running_hash} are ready{by_role(observed)}"
     behind = children.acting and plan is not None and state.running_hash != plan.hash
     all_ready = state.wanted > 0 and state.ready >= state.wanted
     if state.current and all_ready and not behind and observed.unsettled:
@@ -140,8 +141,9 @@ def _ready(observed: Observation, children: Children, state: RolloutProgress) ->
         return _condition(observed, kind, "True", Reason.PODS_READY, _scaling_text(observed, state))
     if found is not None:
         return _condition(observed, kind, "False", found.reason, f"{text}; {found.text}")
-    waiting = [f"{pod.name}: {pod.waiting}" for pod in observed.pods if pod.waiting]
-    ending = [pod.name for pod in observed.pods if pod.ends_by]
+    pods = (*observed.pods, *observed.prefill_pods)
+    waiting = [f"{pod.name}: {pod.waiting}" for pod in pods if pod.waiting]
+    ending = [pod.name for pod in pods if pod.ends_by]
     serving = _still_serving(observed, state)
     if waiting:
         text = f"{text}; {waiting[0]}"

@@ -45,6 +45,10 @@ def external(case: Case, refused: Refused) -> PlanChoice:
     if isinstance(result, Infeasible) and current is None:
         reason = Reason(result.reason)
         return PlanChoice(None, case.model, False, reason, result.message, decision="Infeasible", result=result)
+    if isinstance(result, Infeasible) and current is not None and current.prefill is not None:
+        # Replicas of such a plan are of two kinds, and spec.replicas is one number.
+        text = f"{result.message}; the running plan stays"
+        return PlanChoice(current, case.model, False, Reason(result.reason), text, decision="Infeasible", result=result)
     base, decision, weighed = _layout(case, result)
     planned = base.replicas if base.planned_replicas is None or base is not current else base.planned_replicas
     # Without a plan for the stated load, the next reconcile searches again.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -34,9 +34,11 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.serving.claims import NO_CLAIMS, Claims
 from energylens.serving.metadata import (
     CANARY,
+    KV_CACHE_LABEL,
     LWS_GROUP_INDEX,
     LWS_WORKER_INDEX,
     PLAN_LABEL,
+    PREFILL,
     ROLE_LABEL,
     revision_of,
 )
@@ -152,6 +154,10 @@ class PodState:
     """Whether the pod answers requests, so that it is no follower of a group."""
     canary: bool = False
     """Whether the pod belongs to the canary replica of a new plan."""
+    prefill: bool = False
+    """Whether the pod belongs to the prefill replicas of a plan with separate prefill and decode."""
+    kv_cache: str = ""
+    """With which pods of the other role the pod can exchange the KV cache; "" for a pod without a role."""
     queued: str = ""
     """Gate that holds the pod back from being scheduled, such as a queue of Kueue; "" if there is none."""
     waits_for_quota: bool = False
@@ -208,6 +214,10 @@ class Observation:
     """The workload of the canary."""
     job_start: JobStartStatus | None = None
     """When the pods of a job start; None if the spec leaves no choice."""
+    prefill: Body | None = None
+    """The live Deployment of the prefill pods; None if there is none."""
+    prefill_pods: tuple[PodState, ...] = ()
+    """The prefill pods; they are not among ``pods``."""
     takes_over: bool = False
     """Whether the workload belongs to this plan from this reconcile on."""
 
@@ -241,6 +251,8 @@ def pod_state(pod: Body) -> PodState:
         group=labels.get(LWS_GROUP_INDEX, ""),
         leads=labels.get(LWS_WORKER_INDEX, "0") == "0",
         canary=labels.get(ROLE_LABEL) == CANARY,
+        prefill=labels.get(ROLE_LABEL) == PREFILL,
+        kv_cache=labels.get(KV_CACHE_LABEL, ""),
         queued="" if finished or not gates else _held_by(gates, labels),
         waits_for_quota=not finished and KUEUE_GATE in gates,
         admitted_since=scheduled.get("lastTransitionTime", "") if held_back else "",
@@ -252,6 +264,11 @@ def _held_by(gates: Sequence[str], labels: Mapping[str, str]) -> str:
         return f"scheduling gates {', '.join(gates)}"
     queue = labels.get(KUEUE_QUEUE)
     return f"{BY_KUEUE}{f', queue {queue}' if queue else ''}"
+
+
+def of_main(pods: Iterable[PodState]) -> tuple[PodState, ...]:
+    """Return the pods of the plan's own workload: neither prefill pods nor those that verify another plan."""
+    return tuple(pod for pod in pods if not pod.canary and not pod.prefill)
 
 
 def standing_plan(deployment: LLMDeployment, table: Body | None, workload: Body | None) -> PlanStatus | None:

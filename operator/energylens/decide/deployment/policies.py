@@ -127,8 +127,11 @@ def adopt_what_pays(question: PolicyInput) -> PlanChoice | None:
         return None
     running: PlanningResult | str | None = None
     if current is not None:
-        pinned = adoption.pinned_to(asked, current, case.gpus)
-        running = pinned if isinstance(pinned, str) else case.plan(pinned)
+        if current.prefill is not None and asked.spec.planning.disaggregation == "Follow":
+            running = case.plan_pair_again(asked, current)
+        else:
+            pinned = adoption.pinned_to(asked, current, case.gpus)
+            running = pinned if isinstance(pinned, str) else case.plan(pinned)
     since, now = case.inputs.adopted_at, case.inputs.now
     decision = adoption.decide(
         current,

@@ -14,17 +14,19 @@ from energylens.api.llmdeployment import (
     LLMDeployment,
     LLMDeploymentStatus,
     PlanStatus,
+    PrefillRevision,
     PreviousRevision,
     WorkloadRef,
 )
 from energylens.api.quantity import format_milli
 from energylens.api.timestamp import timestamp
-from energylens.decide.deployment.observation import Observation
-from energylens.decide.deployment.rollouts import RolloutProgress
+from energylens.decide.deployment.observation import Observation, plan_label
+from energylens.decide.deployment.rollouts import RolloutProgress, prefill_rollout
 from energylens.decide.deployment.windows import is_new_window
 from energylens.decide.learned.comparison import is_comparable, joules
 from energylens.measure.types import WindowMeasurement
 from energylens.serving import workload_ref
+from energylens.serving.workload import prefill_ref
 
 NEWEST_SHARE = 0.3
 """Weight of the newest window in the mean: a single window may contain a burst."""
@@ -49,12 +51,28 @@ def active_revision(observed: Observation, state: RolloutProgress) -> ActiveRevi
             "workload_ref": ref,
             "ready_replicas": state.ready,
             "updated_replicas": state.updated,
+            "prefill": _prefill(observed),
         }
     )
     if observed.canary_pods:
         # Beside the canary of a new plan the other replicas have less of the load than before.
         return found
     return with_window(found, deployment, observed.measurement)
+
+
+def _prefill(observed: Observation) -> PrefillRevision | None:
+    """Return the prefill replicas of the plan that runs; None if that plan has none."""
+    state, running = prefill_rollout(observed), plan_label(observed.workload)
+    plan = next((p for p in (observed.planning.plan, observed.standing) if p is not None and p.hash == running), None)
+    if state is None or plan is None or plan.prefill is None:
+        return None
+    return PrefillRevision(
+        replicas=plan.prefill.replicas,
+        layout=plan.prefill.degrees,
+        workload_ref=prefill_ref(observed.deployment),
+        ready_replicas=state.ready,
+        updated_replicas=state.updated,
+    )
 
 
 def _known(observed: Observation, running_hash: str) -> ActiveRevision:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.words import counted
-from energylens.decide.deployment.observation import Body, Observation, PodState
+from energylens.decide.deployment.observation import Body, Observation, PodState, plan_label
 from energylens.decide.reasons import ConditionType, Reason
 from energylens.serving import Strategy, strategy_of
 from energylens.serving.claims import one_at_a_time
@@ -103,15 +103,74 @@ def group_size(live: Mapping[str, Any]) -> int:
 
 
 def rollout(observed: Observation) -> RolloutProgress:
-    """Return the progress of a workload, counted by pods of its current revision."""
-    live = observed.workload
+    """Return the state of the workload, counted by the pods that it makes now; of both roles if the plan has roles."""
+    main = main_rollout(observed)
+    prefill = prefill_rollout(observed)
+    if not main.exists or (prefill is None and observed.prefill is None):
+        return main
+    if prefill is None:
+        left = "the prefill replicas of the previous plan are not gone yet"
+        return replace(main, current=False, pending=main.pending or left)
+    pending = main.pending or (f"prefill: {prefill.pending}" if prefill.pending else "")
+    return replace(
+        main,
+        current=not pending,
+        # Prefill replicas alone answer no request.
+        ready=main.ready + prefill.ready if main.ready else 0,
+        updated=main.updated + prefill.updated,
+        wanted=main.wanted + prefill.wanted,
+        pending=pending,
+    )
+
+
+def main_rollout(observed: Observation) -> RolloutProgress:
+    """Return the state of the workload of the plan, which is that of the decode pods if the plan has roles."""
+    return _progress(observed.workload, observed.pods, observed.outgoing)
+
+
+def prefill_rollout(observed: Observation) -> RolloutProgress | None:
+    """Return the state of the prefill pods of the plan whose pods run; None if that plan has none."""
+    running, planned = plan_label(observed.workload), observed.planning.plan
+    known = next((p for p in (planned, observed.standing) if p is not None and p.hash == running), None)
+    made = bool(running) and plan_label(observed.prefill) == running
+    if known is None and not made:
+        return None
+    if known is not None and known.prefill is None:
+        return None
+    found = _progress(observed.prefill, observed.prefill_pods, None)
+    # Replicas are 0 while decode pods are being replaced.
+    wanted = found.wanted
+    if known is not None and known.prefill is not None and not observed.deployment.spec.is_stopped:
+        wanted = known.prefill.replicas
+    pending = found.pending
+    if not found.exists or found.running_hash != running:
+        pending = "its Deployment is not made yet"
+    elif found.wanted < wanted:
+        pending = "replicas start when every decode pod can read their KV cache"
+    return replace(found, current=not pending, pending=pending, wanted=wanted)
+
+
+def by_role(observed: Observation) -> str:
+    """Return how many replicas of each role are ready; "" where the plan has no roles."""
+    prefill, main = prefill_rollout(observed), main_rollout(observed)
+    if prefill is None:
+        return ""
+    return f" (decode {main.ready} of {main.wanted}, prefill {prefill.ready} of {prefill.wanted})"
+
+
+def prefill_view(observed: Observation) -> Observation:
+    """Return what is observed with the prefill pods in place of the others."""
+    return replace(observed, workload=observed.prefill, pods=observed.prefill_pods, outgoing=None, refused_pods="")
+
+
+def _progress(live: Body | None, pods: Sequence[PodState], outgoing: Body | None) -> RolloutProgress:
     if live is None:
         return RolloutProgress(False, False, 0, 0, 0, "", "")
     running_hash = (live["metadata"].get("labels") or {}).get(PLAN_LABEL, "")
     revision, groups = workload_revision(live), live["kind"] == "LeaderWorkerSet"
     status, wanted = live.get("status") or {}, replicas_of(live)
     updated, existing = int(status.get("updatedReplicas") or 0), int(status.get("replicas") or 0)
-    own = [pod for pod in observed.pods if pod.revision == revision]
+    own = [pod for pod in pods if pod.revision == revision]
     ready = sum(pod.ready for pod in own)
     if groups:
         # The controller counts terminating leaders as ready.
@@ -119,7 +178,7 @@ def rollout(observed: Observation) -> RolloutProgress:
     seen = int(status.get("observedGeneration") or 0) >= int(live["metadata"].get("generation") or 0)
     if groups and "observedGeneration" not in status:
         # Not every release of LeaderWorkerSet v1 reports this field; its pods show the same a little later.
-        seen = bool(own) and all(pod.revision == revision for pod in observed.pods if pod.group)
+        seen = bool(own) and all(pod.revision == revision for pod in pods if pod.group)
     pending = ""
     if not seen:
         pending = f"the controller of the {live['kind']} has not acted on its last change yet"
@@ -128,8 +187,8 @@ def rollout(observed: Observation) -> RolloutProgress:
     elif existing != updated:
         left = abs(existing - updated)
         pending = f"{counted(left, 'replica')} of the previous revision {'is' if left == 1 else 'are'} not gone yet"
-    elif observed.outgoing is not None:
-        pending = f"the {observed.outgoing['kind']} of the previous plan still exists"
+    elif outgoing is not None:
+        pending = f"the {outgoing['kind']} of the previous plan still exists"
     strategy = live_strategy(live)
     return RolloutProgress(
         exists=True,
@@ -153,10 +212,17 @@ def _whole_groups(pods: Iterable[PodState], size: int) -> int:
 
 def trouble(observed: Observation, state: RolloutProgress) -> Trouble | None:
     """Return the worst trouble that keeps the pods of a workload from becoming ready; None if none is known."""
+    found = _trouble(observed, state.revision)
+    if found is None and observed.prefill is not None and observed.prefill_pods:
+        found = _trouble(prefill_view(observed), workload_revision(observed.prefill))
+    return found
+
+
+def _trouble(observed: Observation, revision: str) -> Trouble | None:
     refused = refused_pods(observed)
     if refused:
         return Trouble(Reason.PODS_REFUSED, f"pods cannot be created: {refused}")
-    own = [pod for pod in observed.pods if pod.revision == state.revision] or list(observed.pods)
+    own = [pod for pod in observed.pods if pod.revision == revision] or list(observed.pods)
     failed = [pod for pod in own if pod.failed and (not pod.created or observed.now - _time(pod.created) < RECENT)]
     if failed:
         return Trouble(Reason.PODS_FAILING, _failed(failed))
@@ -181,7 +247,7 @@ def trouble(observed: Observation, state: RolloutProgress) -> Trouble | None:
 
 def overdue(observed: Observation) -> str:
     """Return the message about a pod that should have ended and still holds its GPUs; "" if there is none."""
-    for pod in observed.pods:
+    for pod in (*observed.pods, *observed.prefill_pods):
         if pod.ends_by and observed.now - _time(pod.ends_by) > OVERDUE:
             where = f"; its node {pod.node} may be gone" if pod.node else ""
             return f"{pod.name} was to end by {pod.ends_by} and is still there{where}"
@@ -200,14 +266,15 @@ def refused_pods(observed: Observation) -> str:
 def looks_again(observed: Observation) -> bool:
     """Return whether the state of a running rollout may change by time alone, which no watch reports."""
     state = rollout(observed)
-    if any(pod.ends_by for pod in observed.pods):
+    pods = (*observed.pods, *observed.prefill_pods)
+    if any(pod.ends_by for pod in pods):
         return True
     if not state.exists or (state.current and state.ready >= state.wanted):
         return False
-    if any(pod.queued or pod.admitted_since for pod in observed.pods):
+    if any(pod.queued or pod.admitted_since for pod in pods):
         return True
     groups = (observed.workload or {}).get("kind") == "LeaderWorkerSet"
-    return groups or observed.outgoing is not None or any(pod.creating for pod in observed.pods)
+    return groups or observed.outgoing is not None or any(pod.creating for pod in pods)
 
 
 def _failed(pods: Sequence[PodState]) -> str:
@@ -238,7 +305,7 @@ def late(observed: Observation, state: RolloutProgress) -> str:
         return ""
     if live["kind"] == "LeaderWorkerSet":
         return _late_group(observed, state)
-    told = deadline_exceeded(live)
+    told = deadline_exceeded(live) or deadline_exceeded(observed.prefill)
     return told + _shorter_than_the_start(observed) if told else ""
 
 

@@ -24,7 +24,7 @@ from energylens.decide.deployment.learned_hours import learned_status
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.deployment.replica import is_asked
 from energylens.decide.deployment.revisions import active_revision, previous_revision
-from energylens.decide.deployment.rollouts import existing_replicas, rollout, workload_revision
+from energylens.decide.deployment.rollouts import existing_replicas, main_rollout, workload_revision
 from energylens.decide.deployment.schedule import with_measured_start
 from energylens.decide.deployment.verification import without_trial
 from energylens.decide.deployment.windows import is_new_window, measured_status, prediction_status
@@ -41,7 +41,7 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
     """Return the whole status, as the operator writes it."""
     deployment, plan = observed.deployment, observed.planning.plan
     before = deployment.status
-    active = active_revision(observed, rollout(observed))
+    active = active_revision(observed, main_rollout(observed))
     measured, prediction = before.measured, before.prediction
     if active is None or before.active_revision is None or active.plan_hash != before.active_revision.plan_hash:
         measured, prediction = None, None

@@ -65,7 +65,7 @@ def verified(case: Case, choice: PlanChoice) -> PlanChoice:
     if known is not None and known.plan_hash == wanted.hash:
         # The plan is decided, but its pods are not written yet.
         return plain
-    exempt = _exempt(seen)
+    exempt = _exempt(seen) or ("the running plan separates prefill and decode" if running.prefill is not None else "")
     if exempt:
         return replace(choice, verification=followed_at_once(before, wanted, exempt, case.inputs.now))
     return _as_chosen(case, choice, running, step(_situation(case, seen, running, wanted)))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from energylens.api.llmdeployment import LLMDeploymentSpec
+from energylens.api.llmdeployment import LLMDeploymentSpec, PlanStatus, ReplicaLayout
 from energylens.api.quantity import parse_quantity
 from energylens.planner.engines import EngineSettings
 from energylens.planner.inventory.capacity import pods_beside
@@ -22,6 +22,7 @@ from energylens.planner.search import describe
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.evaluate import evaluate
 from energylens.planner.search.frontier import latencies, pareto
+from energylens.planner.search.placement import layout_at
 from energylens.planner.search.problem import MOST_CANDIDATES, Problem, clipped, reserve_of, spaces_of
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
@@ -65,7 +66,21 @@ class Disaggregated:
         return not self.pairs[0][1]
 
 
-def best_pairs(problem: Problem) -> Disaggregated | None:
+@dataclass(frozen=True)
+class Pairing:
+    """Which candidates may be in a pair."""
+
+    served: bool = False
+    """Whether the operator must be able to run the pair: see :func:`_served_alone` and :func:`_exchange`."""
+    only: PlanStatus | None = None
+    """A plan with separate roles to which the pair must be equal; None for any."""
+
+
+ANY = Pairing()
+SERVED = Pairing(served=True)
+
+
+def best_pairs(problem: Problem, pairing: Pairing = ANY) -> Disaggregated | None:
     """Return the best pairs of a problem with an arrival rate; None if no pair can run the load on the available GPUs.
 
     A pair that satisfies every constraint precedes pairs that do not. Among the others only the objective counts.
@@ -93,7 +108,7 @@ def best_pairs(problem: Problem) -> Disaggregated | None:
     prefill, decode = roles
     found: dict[int, tuple[Pair, tuple[str, ...]]] = {}
     for strict in (True, False):
-        for pair in _best_of_products(problem, prefill, decode, strict=strict):
+        for pair in _best_of_products(problem, prefill, decode, pairing, strict=strict):
             product = int(prefill.product[pair.prefill])
             found.setdefault(product, (pair, () if strict else tuple(_broken(problem, decode, pair))))
     if not found:
@@ -102,23 +117,31 @@ def best_pairs(problem: Problem) -> Disaggregated | None:
     return Disaggregated(prefill, decode, tuple(ranked))
 
 
-def _best_of_products(problem: Problem, prefill: Candidates, decode: Candidates, *, strict: bool) -> Iterator[Pair]:
+def _best_of_products(
+    problem: Problem, prefill: Candidates, decode: Candidates, pairing: Pairing, *, strict: bool
+) -> Iterator[Pair]:
     for number, product in enumerate(prefill.products):
-        if product not in problem.allowed_products:
+        if product not in problem.allowed_products or (pairing.only and pairing.only.gpu_product != product):
             continue
-        first = _undominated(prefill, _alone(problem, prefill, strict=strict) & (prefill.product == number), ())
-        tokens = latencies(decode, problem.spec)
-        second = _undominated(decode, _alone(problem, decode, strict=strict) & (decode.product == number), tokens)
+        alone = _alone(problem, prefill, pairing, strict=strict), _alone(problem, decode, pairing, strict=strict)
+        first = _undominated(prefill, alone[0] & (prefill.product == number), ())
+        second = _undominated(decode, alone[1] & (decode.product == number), latencies(decode, problem.spec))
         if first.size and second.size:
-            pair = _best_of(problem, prefill, decode, first, second, product, strict=strict)
+            pair = _best_of(problem, prefill, decode, first, second, product, pairing, strict=strict)
             if pair is not None:
                 yield pair
 
 
-def _alone(problem: Problem, rows: Candidates, *, strict: bool) -> BoolArray:
+def _alone(problem: Problem, rows: Candidates, pairing: Pairing, *, strict: bool) -> BoolArray:
     """Return which candidates of one role could be in a pair, shape (n,)."""
     hardware, slo = problem.spec.hardware, problem.spec.slo
     mask = rows.supported & rows.fits & rows.sustainable
+    if pairing.served:
+        mask &= _served_alone(rows)
+    if pairing.only is not None:
+        wanted = pairing.only.prefill if rows.role == "prefill" else pairing.only
+        assert wanted is not None
+        mask &= _equal_to(rows, wanted, mask)
     if hardware.max_gpus_per_replica is not None:
         mask &= rows.layouts.gpus <= hardware.max_gpus_per_replica
     if hardware.max_gpus is not None:
@@ -128,6 +151,39 @@ def _alone(problem: Problem, rows: Candidates, *, strict: bool) -> BoolArray:
             if limit is not None:
                 mask &= np.ceil(np.round(upper, 6)) <= limit
     return mask
+
+
+def _served_alone(rows: Candidates) -> BoolArray:
+    """Return which candidates the operator can run as one role, shape (n,).
+
+    vLLM's NIXL connector transfers the cache between single pipeline stages only (vllm-project/vllm pull request
+    43366), and the router knows a pod by one address, behind which there is one data-parallel rank.
+    """
+    layouts = rows.layouts
+    return np.asarray((rows.nodes_per_replica == 1) & (layouts.pipeline_parallel == 1) & (layouts.data_parallel == 1))
+
+
+def _exchange(prefill: Candidates, decode: Candidates, first: IntArray, second: IntArray) -> BoolArray:
+    """Return which pairs can exchange the KV cache, shape (len(first), len(second)).
+
+    One tensor-parallel size divides the other, as the handshake of vLLM's NIXL connector requires: a rank reads the
+    heads of whole ranks of the other role, or a part of those of one rank.
+    """
+    one = prefill.layouts.tensor_parallel[first][:, None]
+    other = decode.layouts.tensor_parallel[second][None, :]
+    return np.asarray((one % other == 0) | (other % one == 0))
+
+
+def _equal_to(rows: Candidates, wanted: ReplicaLayout, among: BoolArray) -> BoolArray:
+    """Return which of some candidates have a layout and its replicas, shape (n,)."""
+    expected = wanted.model_dump(include=set(ReplicaLayout.model_fields))
+    layouts = rows.layouts
+    near = among & (rows.replicas == wanted.replicas) & (layouts.tensor_parallel == wanted.tensor_parallel)
+    near &= layouts.max_batch_size == wanted.max_batch_size
+    result = np.zeros(len(rows), dtype=bool)
+    for i in np.flatnonzero(near).tolist():
+        result[i] = layout_at(rows, i).model_dump() == expected
+    return result
 
 
 def _undominated(rows: Candidates, mask: BoolArray, extra: tuple[FloatArray, ...]) -> IntArray:
@@ -157,6 +213,7 @@ def _best_of(
     first: IntArray,
     second: IntArray,
     product: str,
+    pairing: Pairing,
     *,
     strict: bool,
 ) -> Pair | None:
@@ -173,6 +230,8 @@ def _best_of(
     # Decode's end-to-end latency includes decode's part of the TTFT.
     whole = np.asarray(np.add.outer(prefill.ttft_upper_ms[first], decode.end_to_end_upper_ms[second]))
     valid = _placed(problem, prefill, decode, first, second, product)
+    if pairing.served:
+        valid &= _exchange(prefill, decode, first, second)
     if spec.hardware.max_gpus is not None:
         valid &= gpus <= spec.hardware.max_gpus
     if strict:

@@ -69,6 +69,8 @@ def action_hash(plan: PlanStatus) -> str:
     if plan.max_batched_tokens is None:
         # Plans of older releases had no such field, and their pods stay.
         del action["max_batched_tokens"]
+    if plan.prefill is not None:
+        action["prefill"] = plan.prefill.model_dump(mode="json")
     return _digest(action | {"replicas": plan.planned_replicas or plan.shed_from_replicas or plan.replicas})
 
 

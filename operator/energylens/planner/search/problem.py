@@ -313,17 +313,19 @@ def most_powered(problem: Problem, idle_watts: float) -> int | None:
     return int((allowance.watts + 0.5) / idle_watts)
 
 
-def binding_constraint(solution: Solution, spec: LLMDeploymentSpec) -> str:
-    """Return the field of the constraint whose removal would lower the objective most.
+def binding_constraint(solution: Solution, spec: LLMDeploymentSpec, beyond: float | None = None) -> str:
+    """Return the field of the constraint whose removal would lower the objective most, or below ``beyond``.
 
     ``None`` as text if there is none.
     """
     rows, objective = solution.rows, spec.energy.objective
-    assert solution.chosen is not None
     values = objective_values(rows, objective)
+    if beyond is None:
+        assert solution.chosen is not None
+        beyond = float(values[solution.chosen])
     # Among plans that predictions cannot distinguish, the chosen one may have a higher value than another.
     allowed = values[feasible(solution.constraints, len(rows))]
-    lowest = float(np.min(allowed, initial=float(values[solution.chosen]))) * (1 - 1e-3)
+    lowest = float(np.min(allowed, initial=beyond)) * (1 - 1e-3)
     field = NO_BINDING_CONSTRAINT
     for constraint in solution.constraints:
         if constraint.kind not in ("GPUs", "SLO", "Power"):

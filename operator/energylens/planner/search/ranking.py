@@ -77,6 +77,18 @@ def ties(values: FloatArray, risk: Risk) -> BoolArray:
     return np.asarray(apart <= noise)
 
 
+def clearly_lower(value: float, other: float, risk: Risk) -> bool:
+    """Return whether a value is lower than another one by more than predictions may be wrong, so that it is no tie.
+
+    Args:
+        value: Energy or power including its risk.
+        other: The value that it is compared with.
+        risk: Risk of both, shape (2,).
+    """
+    noise = np.clip(TIE * risk.of_difference(0)[1], SAME, np.log(LARGEST_TIE))
+    return bool(np.log(other / value) > noise)
+
+
 def simplest(values: FloatArray, risk: Risk, complexity: Sequence[IntArray]) -> IntArray:
     """Return the candidates among which only the values decide: the simplest of the ties, shape (m,).
 

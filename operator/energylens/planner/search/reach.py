@@ -182,7 +182,7 @@ def places_within(free: Iterable[int], most: int | None) -> dict[int, int]:
 
 def _is_bounded(spec: LLMDeploymentSpec, corrected: bool) -> bool:
     """Return whether a bound can be proved: with learned factors or a load by concurrency, more GPUs may cost less."""
-    if corrected or spec.planning.overrides.replicas is not None or spec.planning.disaggregation == "Compare":
+    if corrected or spec.planning.overrides.replicas is not None or spec.planning.disaggregation != "Never":
         return False
     return spec.workload.in_flight is None or spec.energy.objective == "MinimizeGPUs"
 

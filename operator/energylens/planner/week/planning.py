@@ -18,7 +18,7 @@ from energylens.api.llmdeployment import (
 )
 from energylens.api.llmdeployment.plan import GpuChoice
 from energylens.api.words import counted
-from energylens.planner.planning import plan_and_solution, plan_status, problem_for
+from energylens.planner.planning import plan_and_solution, problem_for
 from energylens.planner.search import describe
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.constraints import feasible
@@ -26,6 +26,7 @@ from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.frontier import table_row
 from energylens.planner.search.identity import identified
 from energylens.planner.search.placement import layout_at
+from energylens.planner.search.plan_status import plan_status
 from energylens.planner.search.problem import Problem, Solution, clipped, evaluated
 from energylens.planner.search.replica import ReplicaPredictor
 from energylens.planner.search.space import ProductSpace

@@ -426,6 +426,35 @@ def test_a_replica_over_nodes_holds_a_part_of_each() -> None:
     assert free(reserve(two_nodes(), [wanted])) == [0, 0]
 
 
+def of_two_roles(decode: int, prefill: int) -> dict[str, Any]:
+    """Return two decode pods and three prefill pods of so many GPUs each, of which none runs yet."""
+    body = promised(2 * decode + 3 * prefill, per_replica=decode)
+    body["status"]["plan"] |= {"replicas": 2, "prefill": {"replicas": 3, "tensorParallel": prefill}}
+    return body
+
+
+@pytest.mark.parametrize(
+    ("decode", "prefill", "bound", "left"),
+    [
+        (4, 2, 0, [0, 2]),
+        (2, 4, 0, [0, 0]),
+        # Room for the larger pods is kept first.
+        (4, 2, 6, [0, 8]),
+        (4, 2, 12, [6, 8]),
+    ],
+)
+def test_both_roles_hold_their_gpus(decode: int, prefill: int, bound: int, left: list[int]) -> None:
+    wanted = reservation(of_two_roles(decode, prefill), bound_gpus=bound)
+    assert wanted is not None
+    assert free(reserve(two_nodes(), [wanted])) == left
+
+
+def test_small_pods_hold_their_gpus_where_large_ones_fit_nowhere() -> None:
+    wanted = reservation(of_two_roles(8, 1), bound_gpus=0)
+    assert wanted is not None
+    assert free(reserve(two_nodes(4), [wanted])) == [1, 4]
+
+
 @pytest.mark.parametrize(
     "body",
     [
