@@ -34,6 +34,7 @@ from energylens.decide.learned.corrections import Pool
 from energylens.decide.planned import Key, key_of, planned
 from energylens.decide.reasons import BudgetReason
 from energylens.decide.reservations import reservation, reserve
+from energylens.planner.answers import Answers
 from energylens.planner.types import ClusterSnapshot
 from energylens.serving.claims import claims_of
 from energylens.serving.support import table_name
@@ -146,7 +147,8 @@ def preview(deployments: Sequence[LLMDeployment], world: World, now: datetime) -
         world: The cluster.
         now: Current time, for transition times and cooldowns.
     """
-    service = PlanningService()
+    # One deployment asks once.
+    service = PlanningService() if len(deployments) > 1 else PlanningService(answers=Answers(0))
     world = replace(world, budgets=[counted_from_now(budget, world.config_maps, now) for budget in world.budgets])
     for deployment in deployments:
         answer = _preview(deployment, world, service, now)

@@ -105,7 +105,8 @@ class Answers:
     """The plans of the questions that are asked most. Several threads may use one object."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        """Keep answers and candidates of at most ``most_bytes``."""
+        """Keep answers and candidates of at most ``most_bytes``; with 0, every question is a search of its own."""
+        self._keeps = most_bytes > 0
         self._kept: Shelf[_Kept] = Shelf(most_bytes)
         """By spec: what its last plan was found among. One of another bound takes its place, so that what is kept does
         not grow while a cluster fills up and plans draw more."""
@@ -133,10 +134,12 @@ class Answers:
             return question.planned(allowance)
         known = self._known(asked)
         if known is None:
-            answer, candidates = question.searched()
+            # What is not kept need not be found: choosing the candidates takes a tenth of a search.
+            answer, candidates = question.searched() if self._keeps else (question.planned(None), None)
             if not isinstance(answer, Feasible):
                 return answer if allowance is None else question.planned(allowance)
-            self._keep(asked, answer, None if candidates is None else _packed(candidates))
+            if self._keeps:
+                self._keep(asked, answer, None if candidates is None else _packed(candidates))
             known = answer
         if allowance is None:
             return known

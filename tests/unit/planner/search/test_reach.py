@@ -274,6 +274,16 @@ def test_no_more_is_kept_than_asked_for(counted: list[str]) -> None:
     assert counted == ["a"]
 
 
+@pytest.mark.parametrize("watts", [None, 1.0, 1e6])
+def test_answers_are_the_same_where_none_are_kept(watts: float | None, counted: list[str]) -> None:
+    none, asked = Answers(0), question(watts=watts)
+    assert none.of(asked) == Answers().of(asked)
+    del counted[:]
+    none.of(asked)
+    assert counted[:1] == ["a"]
+    assert none.size == 0
+
+
 def test_a_spec_is_kept_for_the_latest_nodes_only() -> None:
     answers = Answers()
     answers.of(question(nodes=10))
