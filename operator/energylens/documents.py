@@ -33,6 +33,10 @@ class _Loader(_SafeLoader):  # type: ignore[misc]
         return found
 
 
+# kubectl reads an unquoted time as text, as JSON has it.
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: loader.construct_scalar(node))
+
+
 def _twice(node: yaml.MappingNode) -> str:
     lines: dict[str, int] = {}
     for key, _ in node.value:
@@ -54,7 +58,7 @@ def yaml_documents(text: str) -> list[Any]:
         documents = [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
     except DocumentError:
         raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DocumentError(f"not YAML: {_one_line(error)}") from error
     if "*" in text and "&" in text:
         _check_aliases(documents)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ValidationError
 
@@ -234,26 +235,42 @@ def _is_at_zero(spec: Body) -> bool:
 
 
 def _week(spec: Body, status: Body) -> WeekWatts | None:
-    """Return the hours of a load with a profile, with their power once a week is planned."""
+    """Return the hours of a load with a profile, with their power once a week is planned.
+
+    None where the spec or the status cannot be read: the deployment's own reconcile reports a bad spec.
+    """
     profile = (spec.get("workload") or {}).get("profile")
     if not profile:
         return None
-    schedule = status.get("schedule") or {}
-    lead = schedule.get("startSeconds", (spec.get("scaling") or {}).get("startSeconds", UNKNOWN_LEAD_SECONDS))
-    found: list[tuple[int, int]] = []
-    for entry in schedule.get("hours") or ():
-        day, hour, watts = entry.get("day"), entry.get("hour"), entry.get("powerWatts")
-        if day not in WEEKDAYS or not isinstance(hour, int) or not 0 <= hour < 24 or not isinstance(watts, int):
-            return WeekWatts(str(profile.get("timeZone", "UTC")), int(lead))
-        found.append((24 * WEEKDAYS.index(day) + hour, watts))
+    schedule, scaling = status.get("schedule") or {}, spec.get("scaling") or {}
+    zone = str(profile.get("timeZone", "UTC"))
+    lead = schedule.get("startSeconds", scaling.get("startSeconds", UNKNOWN_LEAD_SECONDS))
+    try:
+        ZoneInfo(zone)
+        found = sorted(_entry(entry) for entry in schedule.get("hours") or ())
+    except (ZoneInfoNotFoundError, KeyError, ValueError, TypeError, AttributeError, OSError):
+        return None
+    if not isinstance(lead, int):
+        return None
     if not found:
-        return WeekWatts(str(profile.get("timeZone", "UTC")), int(lead))
-    found.sort()
+        return WeekWatts(zone, lead)
     # The last entry applies until the first one of the next week.
     by_hour = [found[-1][1]] * HOURS
     for start, watts in found:
         by_hour[start:] = [watts] * (HOURS - start)
-    return WeekWatts(str(profile.get("timeZone", "UTC")), int(lead), tuple(by_hour))
+    return WeekWatts(zone, lead, tuple(by_hour))
+
+
+def _entry(entry: Body) -> tuple[int, int]:
+    """Return the hour of the week and the power of an entry of a schedule.
+
+    Raises:
+        KeyError, ValueError, TypeError or AttributeError: It is none.
+    """
+    day, hour, watts = entry.get("day"), int(entry["hour"]), int(entry["powerWatts"])
+    if not 0 <= hour < 24:
+        raise ValueError(f"hour {hour}")
+    return 24 * WEEKDAYS.index(day) + hour, watts
 
 
 def _starts_later(spec: Body, status: Body) -> bool:

@@ -39,8 +39,12 @@ BAD: dict[str, tuple[bytes, str]] = {
     "tag": (b"!!python/object/apply:os.system [ls]\n", "not YAML: could not determine a constructor"),
     "deep": (b"[" * 5000, "not YAML"),
     "control character": (b"a: \0", "not YAML"),
-    "no such day": (b"a: 2026-13-45\n", "not YAML"),
 }
+
+
+@pytest.mark.parametrize("text", ["2026-11-28T07:00:00Z", "2026-11-28", "2026-13-45"])
+def test_an_unquoted_time_is_text_as_for_kubectl(text: str) -> None:
+    assert yaml_documents(f"completeBy: {text}\n{text}: a\n") == [{"completeBy": text, text: "a"}]
 
 
 @pytest.mark.parametrize("name", BAD)

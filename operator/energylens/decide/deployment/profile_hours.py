@@ -74,10 +74,7 @@ def parse_hours(text: str) -> tuple[ProfileHours, ...]:
 
 
 def _as_json(entries: list[Any]) -> str:
-    """Return the entries as JSON, whose keys are text; YAML also reads an unquoted date in a key as a date.
-
-    Keys that are dates are omitted: no field is a mapping, so that the value is rejected anyway.
-    """
+    """Return the entries as JSON, whose keys are text; YAML also reads an unquoted number in a key as a number."""
     plain = [
         {key if isinstance(key, str) else str(key): value for key, value in entry.items()}
         if isinstance(entry, dict)

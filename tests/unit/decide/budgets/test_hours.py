@@ -162,6 +162,25 @@ def test_a_member_without_a_profile_has_the_same_power_in_every_hour() -> None:
     assert (found.watts, found.hours) == (100.0, None)
 
 
+@pytest.mark.parametrize(
+    ("zone", "hours"),
+    [
+        ("Mars/Olympus", [{"day": "Mon", "hour": 1, "powerWatts": 5}]),
+        ("UTC", [{"day": "Day", "hour": 1, "powerWatts": 5}]),
+        ("UTC", [{"day": "Mon", "hour": 24, "powerWatts": 5}]),
+        ("UTC", [{"day": "Mon", "hour": 1}]),
+        ("UTC", ["Mon"]),
+        ("UTC", 7),
+    ],
+)
+def test_hours_that_cannot_be_read_stop_no_other_member(zone: str, hours: Any) -> None:
+    plan = {"predicted": {"powerWatts": 5}, "gpus": 1, "gpuProduct": "H100", "peakPowerWatts": 900}
+    spec = {"workload": {"profile": {"timeZone": zone, "learned": {}}}}
+    body = {"metadata": {"name": "odd", "namespace": "team"}, "spec": spec}
+    odd = planned({**body, "status": {"plan": plan, "schedule": {"hours": hours}}})
+    assert counted(odd).reserved(NOW) == 900
+
+
 def test_several_budgets_leave_the_least_of_each_hour() -> None:
     me = weekly("me", [(0, 0)], now=0)
     noon, night = weekly("noon", [(12, 900), (14, 100)]), weekly("night", [(20, 600), (22, 0)])

@@ -73,7 +73,7 @@ def test_hours_for_every_hour_of_the_week_are_read() -> None:
         ("[{requestsPerSecond: 5, 2026-11-27: 40}]", "entry 1, 2026-11-27: 40: Extra inputs are not permitted"),
         ("[{requestsPerSecond: {2026-11-27: 40}}]", "entry 1, requestsPerSecond: Input should be a valid string"),
         ("[2026-11-27, {2026-11-27: 40}]", 'entry 1: "2026-11-27": Input should be an object'),
-        ("[[{2026-11-27: 40}]]", "entry 1: [{}]: Input should be an object"),
+        ("[[{2026-11-27: 40}]]", 'entry 1: [{"2026-11-27": 40}]: Input should be an object'),
         ("[{requestsPerSecond: 5, until: 4}]", "entry 1, until: 4: Extra inputs are not permitted"),
         ("[{fromHour: 9, toHour: 8, requestsPerSecond: 5}]", "entry 1: fromHour (9) must be less than toHour (8)"),
         ("[{requestsPerSecond: 5, requestsPerSecond: 6}]", "key 'requestsPerSecond' appears twice"),
