@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.support.end_state import differences, masked
+from tests.support.transitions import without_empty_lists
 
 UID = "0b0e6f6e-8d5b-4c61-9c34-0a54b5a5d3a1"
 
@@ -45,3 +46,15 @@ def test_a_plan_that_was_found_again_is_a_plan() -> None:
     kept = {"reason": "KeepingRunningPlan", "message": "the best plan saves 3 % only"}
     states = [masked(body("one", 1, conditions=[condition]), "one") for condition in (planned, again, kept)]
     assert states[0] == states[1] != states[2]
+
+
+def test_an_empty_list_that_stays_after_it_was_taken_back_is_no_difference() -> None:
+    before = {"rollout": {"strategy": "Surge"}, "hardware": {"nodeSelector": {}}, "suspend": False}
+    after = {
+        "rollout": {"strategy": "Surge", "rollbackOn": []},
+        "hardware": {"nodeSelector": {}},
+        "suspend": False,
+        "podTemplate": {"spec": {"tolerations": []}},
+    }
+    assert without_empty_lists(after) == before == without_empty_lists(before)
+    assert without_empty_lists({"hardware": {"gpuProducts": ["A"]}}) != without_empty_lists({"hardware": {}})

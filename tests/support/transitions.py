@@ -106,6 +106,18 @@ def is_planned(body: Object) -> bool:
     )
 
 
+def without_empty_lists(value: Any) -> Any:
+    """Return a spec without its empty lists, and without objects that hold nothing else.
+
+    An apply with an empty list of type set or map does not make its manager own the list, so that the list stays when
+    the next apply leaves it out.
+    """
+    if isinstance(value, Mapping):
+        cleaned = {name: without_empty_lists(part) for name, part in value.items() if part != []}
+        return {name: part for name, part in cleaned.items() if part or part == value[name]}
+    return [without_empty_lists(part) for part in value] if isinstance(value, list) else value
+
+
 def decided(state: State, name: str) -> State:
     """Return what the operator decided about a deployment, without how far its pods are and what came before."""
     found: State = {}
@@ -116,6 +128,7 @@ def decided(state: State, name: str) -> State:
         labels = body["metadata"].get("labels") or {}
         kept["labels"] = {name: value for name, value in labels.items() if name != LOOKED_AT}
         if body["kind"] == LLM_DEPLOYMENT.kind:
+            kept["spec"] = without_empty_lists(body["spec"])
             status = body["status"]
             kept["plan"] = status.get("plan")
             kept["conditions"] = {
