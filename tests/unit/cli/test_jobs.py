@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from tests.unit.cli.conftest import POOLS, Run, Write, budget, chat
+from tests.unit.decide.observations import deployment, plan
 
 from energylens.api.llmdeployment import PlannedJob
 from energylens.cli.inputs.rates import NO_RATES, Rates
 from energylens.cli.text.job import duration, job_cost_lines, job_cost_object, job_text
+from energylens.cli.text.status import facts
 
 JOB = PlannedJob(completion_seconds=7500, energy_watt_hours=12_345)
 
@@ -81,3 +83,24 @@ def test_a_job_that_no_budget_can_power_is_refused_with_the_watts_that_it_needs(
     code, allowed = planned(arithmetic, write, nightly(), budget("batch/cap", int(power["allowed"])))
     assert code == 0
     assert allowed["plan"]["predicted"]["powerWatts"] <= int(power["allowed"])
+
+
+def test_the_status_of_a_job_that_waits_has_its_start_and_its_end() -> None:
+    start = {
+        "state": "Waiting",
+        "startTime": "2026-03-02T22:00:00Z",
+        "endTime": "2026-03-03T00:05:00Z",
+        "reason": "BestHours",
+        "message": "starts at 2026-03-02T22:00:00Z: 726 g of CO2",
+    }
+    held = plan(job=JOB).model_dump(mode="json", by_alias=True)
+    load = {"inputTokens": 1, "outputTokens": 1, "job": {"requests": 9, "completeWithinSeconds": 9000}}
+    adopted = {"plan": held, "planAdoptionTime": "2026-03-02T08:00:00Z"}
+    shown = dict(facts(deployment({**adopted, "jobStart": start}, workload=load)))
+    assert shown["start"] == "starts at 2026-03-02T22:00:00Z: 726 g of CO2 (BestHours)"
+    # Not from the adoption of the plan on, fourteen hours earlier.
+    assert shown["job"].startswith("ends at about 2026-03-03 00:05 UTC")
+    suspended = {"state": "Suspended", "reason": "Suspended", "message": "spec.suspend is true"}
+    stopped = dict(facts(deployment({**adopted, "jobStart": suspended}, workload=load)))
+    assert stopped["job"].startswith("ends 2 h 5 min after the pods are created")
+    assert "start" not in dict(facts(deployment(adopted, workload=load)))

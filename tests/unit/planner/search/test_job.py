@@ -101,6 +101,7 @@ def test_the_plan_of_a_job_is_the_best_of_all(
     assert float(parse_quantity(found.predicted.joules_per_output_token)) == pytest.approx(expected, rel=1e-3, abs=6e-4)
     assert found.job is not None
     assert found.job.completion_seconds <= deadline
+    assert found.job.longest_seconds == found.job.completion_seconds
     assert found.job.energy_watt_hours == pytest.approx(expected * requests * 400 / 3600, abs=1.01, rel=1e-3)
 
 
@@ -133,6 +134,11 @@ def test_headroom_and_spare_replicas_keep_time_free(planned: Callable[..., Plann
     assert roomy.job is not None
     assert tight.job is not None
     assert roomy.job.completion_seconds < tight.job.completion_seconds
+    assert roomy.job.longest_seconds is not None
+    assert roomy.job.start_seconds == 127
+    serving = roomy.job.completion_seconds - 127
+    assert roomy.job.longest_seconds == pytest.approx(127 + serving / (1 - (101 - busy) / 100), abs=2)
+    assert roomy.job.longest_seconds <= 14_400
     assert feasible(planned(job, planning={"spareReplicas": 1})).plan.replicas >= 2
 
 
