@@ -76,7 +76,7 @@ def shortfall_text(load: FollowedLoad | None) -> str:
 
 
 def carried_load(load: FollowedLoad | None, step: int | None) -> FollowedLoad | None:
-    """Return the followed load at the step of the plan; None if the load already has that step."""
+    """Return the followed load at the step for which the plan was made; a step of None changes nothing."""
     return load if load is None or step is None else replace(load, step=step)
 
 

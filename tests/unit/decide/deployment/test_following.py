@@ -10,7 +10,15 @@ from tests.unit.decide.observations import NOW, PRODUCT, deployment
 
 from energylens.api.llmdeployment import PlanStatus, RejectedPlan, RollbackStatus
 from energylens.decide.deployment import rollback
-from energylens.decide.deployment.following import at_load, followed_load, load_status, most_carried, shortfall_text
+from energylens.decide.deployment.following import (
+    at_load,
+    carried_load,
+    followed_load,
+    load_status,
+    measured_load,
+    most_carried,
+    shortfall_text,
+)
 from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.load import LOWEST_STEP, Followed, FollowedLoad
 from energylens.decide.deployment.planning import PlanningService
@@ -138,3 +146,43 @@ def test_ready_says_that_less_than_the_declared_rate_is_planned_for() -> None:
     )
     for enough in (None, FollowedLoad(4.0, step=-2), FollowedLoad(4.0, outputs=LONGER)):
         assert shortfall_text(enough) == ""
+
+
+def test_a_step_that_a_plan_carries_is_not_lowered() -> None:
+    assert most_carried(FollowedLoad(4.0, step=1), refused("5")) is None
+
+
+def test_the_load_of_a_plan_has_the_step_of_the_plan() -> None:
+    load = FollowedLoad(4.0, step=3)
+    assert carried_load(load, 1) == FollowedLoad(4.0, step=1)
+    assert carried_load(load, None) is load
+    assert carried_load(None, 1) is None
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "saturated"),
+    [
+        (2.0, 2.0, False),
+        (2.0, 2.1, True),
+        (0.2, 1.0, False),
+        (0.2, 1.1, True),
+        (None, 9.0, False),
+        (2.0, None, False),
+    ],
+)
+def test_engines_are_saturated_while_more_requests_wait_than_run(
+    running: float | None, waiting: float | None, saturated: bool
+) -> None:
+    window = WindowMeasurement(
+        "Measured", "", 0.0, 600.0, requests_per_second=3.0, mean_running=running, mean_waiting=waiting
+    )
+    found = measured_load(window)
+    assert found is not None
+    assert found.is_saturated is saturated
+
+
+def test_a_window_without_a_rate_changes_no_length_either() -> None:
+    window = WindowMeasurement("Measured", "", None, 600.0, requests=900.0, output_tokens=9e6, requests_per_second=1.5)
+    found = followed_load(deployment(planning=AUTO | {"followLengths": "Auto"}), window)
+    assert found is not None
+    assert found.outputs == Followed(256.0)

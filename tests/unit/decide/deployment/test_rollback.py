@@ -55,6 +55,7 @@ def test_two_bad_windows_in_a_row_are_due() -> None:
     back = due(asking(run([0.5, 0.5])), "")
     assert back is not None
     assert (back.plan, back.reason) == (OLD, "HigherEnergy")
+    assert back.message == "0.5 J per output token measured, the previous plan 0.4 J"
     assert due(asking(run([0.5, 0.4, 0.5])), "") is None
 
 
@@ -65,7 +66,9 @@ def test_a_little_more_energy_is_not_worse() -> None:
     assert state.last_good_plan.plan.hash == OTHER
 
 
-@pytest.mark.parametrize(("joules", "reason"), [(0.419, None), (0.421, "HigherEnergy")])
+@pytest.mark.parametrize(
+    ("joules", "reason"), [(0.419, None), (rollback.MORE_ENERGY * 0.4, None), (0.421, "HigherEnergy")]
+)
 def test_more_energy_begins_at_five_percent(joules: float, reason: str | None) -> None:
     state = run([joules])
     assert state is not None
@@ -98,9 +101,22 @@ def test_a_window_that_breaks_the_objective_makes_no_good_plan() -> None:
 def test_a_window_without_a_figure_changes_nothing(reason: EnergyReason) -> None:
     state = run([0.5])
     assert after_window(asking(state), NEW, measured(reason)) == state
+    assert after_window(asking(state), NEW, measured(reason, joules_per_output_token=0.5)) == state
+    assert after_window(asking(state), NEW, measured(joules_per_output_token=None)) == state
 
 
-@pytest.mark.parametrize(("tokens", "reason"), [(1000.0, None), (3000.0, None), (1600.0, "HigherEnergy")])
+@pytest.mark.parametrize(
+    ("tokens", "reason"),
+    [
+        (1000.0, None),
+        (1499.0, None),
+        (1500.0, "HigherEnergy"),
+        (1600.0, "HigherEnergy"),
+        (2660.0, "HigherEnergy"),
+        (2661.0, None),
+        (3000.0, None),
+    ],
+)
 def test_energy_is_compared_at_a_like_load(tokens: float, reason: str | None) -> None:
     found = measured(joules_per_output_token=0.6, output_tokens_per_second=tokens)
     state = after_window(asking(RollbackStatus(last_good_plan=GOOD)), NEW, found)
@@ -166,3 +182,35 @@ def test_inputs_do_not_change_with_the_order_of_labels() -> None:
         deployment(hardware={"nodeSelector": dict(pairs)}).spec for pairs in (labels.items(), reversed(labels.items()))
     )
     assert rollback.inputs_of(one) == rollback.inputs_of(other)
+
+
+def test_one_good_window_is_not_enough_for_a_good_plan() -> None:
+    state = run([0.4])
+    assert state is not None
+    assert state.last_good_plan == GOOD
+    assert state.trial is not None
+    assert (state.trial.good_windows, state.trial.bad_windows) == (1, 0)
+
+
+def test_rejected_plans_count_while_rollbacks_are_asked_for() -> None:
+    state = after_return(asking(run([0.5, 0.5])), Return(OLD, "HigherEnergy", "more"), NOW)
+    assert len(rejected_for(asking(state))) == 1
+    never = asking(state, validation={"onDrift": "Recalibrate"})
+    assert rollback.inputs_of(never.spec) == rollback.inputs_of(asking(state).spec)
+    assert rejected_for(never) == ()
+    assert rejected_for(asking(None)) == ()
+
+
+def test_the_hash_of_the_inputs_has_as_many_digits_as_in_statuses_of_earlier_releases() -> None:
+    """Another length would try rejected plans again after an upgrade."""
+    assert len(rollback.inputs_of(deployment().spec)) == 16
+
+
+def test_a_trial_of_another_plan_or_for_another_reason_is_not_due() -> None:
+    state = run([0.5, 0.5])
+    assert state is not None
+    assert due(asking(state, plan("c" * 16, tensor_parallel=4)), "") is None
+    assert (
+        due(asking(state, rollout={"rollbackOn": ["SLOViolation"]}, validation={"onDrift": "Recalibrate"}), "") is None
+    )
+    assert due(asking(RollbackStatus(last_good_plan=GOOD)), "") is None

@@ -114,6 +114,8 @@ def test_without_the_figures_there_is_no_verdict() -> None:
     assert (missing.good, missing.text) == (None, "ITL was not measured")
     few = pair.window(1.0, 1 / 3, reason="TooFewTokens", joules_per_output_token=None)
     assert judged(pair.case, pair.running, pair.new, few, None).good is None
+    wrong = judged(pair.case, pair.running, pair.new, pair.window(1.0, 1 / 3, reason="Implausible"), None)
+    assert (wrong.good, wrong.text) == (None, "Implausible: it is Measured")
     late = pair.window(1.0, 2 / 3, window_start=0.0, window_end=600.0)
     assert judged(pair.case, pair.running, pair.new, pair.window(1.0, 1 / 3), late).good is None
 
