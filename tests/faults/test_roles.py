@@ -10,6 +10,8 @@ from tests.faults.test_measuring import Lab
 from tests.support.fake_pods import node, run_pods
 from tests.support.world import KEY, NAMESPACE, CrashError, Faults, World, llama
 
+from energylens.api.parse import parse_llmdeployment
+from energylens.cli.text.status import page
 from energylens.cluster.errors import ForbiddenError
 from energylens.serving.roles import exchange
 
@@ -93,6 +95,8 @@ async def test_both_roles_run_and_the_status_shows_both() -> None:
     assert service(world)["energylens.dev/role"] == "decode"
     pool = world.cluster.objects["InferencePool", *KEY]["spec"]["selector"]["matchLabels"]
     assert all(pool.items() <= labels.items() for labels in labels_of(world))
+    shown = page(parse_llmdeployment(world.cluster.objects["LLMDeployment", *KEY], strict=False))
+    assert "Deployment llama; 2 of 2 prefill replicas are ready, Deployment llama-prefill" in shown
     mark = world.mark
     await world.settle()
     assert world.writes_since(mark) == []
@@ -202,6 +206,26 @@ async def test_one_role_without_gpus_is_a_reason() -> None:
     assert "(decode 1 of 1, prefill 0 of 2)" in ready["message"]
     assert "llama-prefill-" in ready["message"]
     assert world.condition("PlanReady")["status"] == "False"
+
+
+async def test_prefill_pods_that_crash_are_named() -> None:
+    world = await serving(spec())
+    world.pods_run = False
+    waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
+    ended = {"terminated": {"exitCode": 1, "reason": "Error", "message": "NIXL is not available"}}
+    engine = {"name": "engine", "ready": False, "restartCount": 5, "state": waiting, "lastState": ended}
+    conditions = [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "False"}]
+    status = {"conditions": conditions, "containerStatuses": [engine]}
+    for name in ("llama-prefill-0", "llama-prefill-1"):
+        world.cluster.edit("Pod", NAMESPACE, name, lambda pod: pod["status"].update(status))
+    world.cluster.edit(*PREFILL, lambda live: live["status"].update(readyReplicas=0))
+    await world.settle()
+    ready, degraded = world.condition("Ready"), world.condition("Degraded")
+    assert (ready["status"], ready["reason"]) == ("False", "PodsFailing")
+    assert "(decode 1 of 1, prefill 0 of 2)" in ready["message"]
+    assert degraded["status"] == "True"
+    assert "llama-prefill-0: CrashLoopBackOff" in degraded["message"]
+    assert "NIXL is not available" in degraded["message"]
 
 
 async def test_a_refused_prefill_deployment_degrades() -> None:

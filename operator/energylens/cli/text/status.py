@@ -253,7 +253,12 @@ def _running(deployment: LLMDeployment) -> str:
     ready = active.ready_replicas or 0
     found = f"{ready}{wanted} replicas" if wanted else f"{counted(ready, 'replica')}{other}"
     verb = "is" if ready == 1 and not wanted else "are"
-    return f"{found} {verb} ready, {ref.kind} {ref.name}"
+    text = f"{found} {verb} ready, {ref.kind} {ref.name}"
+    prefill = active.prefill
+    if prefill is None:
+        return text
+    where = f"{prefill.workload_ref.kind} {prefill.workload_ref.name}"
+    return f"{text}; {prefill.ready_replicas} of {prefill.replicas} prefill replicas are ready, {where}"
 
 
 def _replaced(status: LLMDeploymentStatus) -> list[tuple[str, str]]:

@@ -232,9 +232,15 @@ def decode_alone(problem: Problem, pairs: Disaggregated) -> PlanStatus:
 
 
 def with_hint(problem: Problem, answer: Infeasible) -> Infeasible:
-    """Return the answer with a hint if separate prefill and decode would meet the spec."""
-    found = pairs_of(problem) if problem.spec.planning.disaggregation == "Compare" else None
-    if found is None or not found.is_feasible:
+    """Return the answer with a hint if separate prefill and decode would meet the spec, or why no such plan does."""
+    found = pairs_of(problem)
+    if found is None:
+        return answer
+    if problem.spec.planning.disaggregation == "Follow":
+        pair, broken = found.pairs[0]
+        text = f"with separate prefill and decode, on {counted(pair.gpus, 'GPU')}: {'; '.join(broken)}"
+        return replace(answer, message=f"{answer.message}; {text}") if broken else answer
+    if not found.is_feasible:
         return answer
     product = found.decode.products[int(found.decode.product[found.best.decode])]
     text = f"separate prefill and decode would meet the spec on {counted(int(found.best.gpus), 'GPU')} of {product}"

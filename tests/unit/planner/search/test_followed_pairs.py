@@ -111,6 +111,13 @@ def test_a_pair_is_the_plan_where_nothing_else_meets_the_spec(setup: Setup, make
     assert [row["chosen"] for row in both.table] == [True]
 
 
+def test_where_no_plan_meets_the_spec_the_best_pair_says_why(setup: Setup, make_snapshot: Snapshots) -> None:
+    result = follow(setup, make_snapshot((H100, 8, 1)), slo={"ttftMilliseconds": 20, "itlMilliseconds": 20})
+    assert isinstance(result, Infeasible)
+    assert "; with separate prefill and decode, on " in result.message
+    assert "TTFT P95" in result.message.rpartition("with separate prefill and decode")[2]
+
+
 def test_overrides_that_no_pair_can_have_leave_a_plan_without_roles(setup: Setup, make_snapshot: Snapshots) -> None:
     overrides = {"overrides": {"pipelineParallel": 2}}
     result = follow(setup, make_snapshot((H100, 8, 1)), planning=overrides)
