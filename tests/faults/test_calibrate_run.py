@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from tests.support.streaming_engine import StreamingEngine, streaming_engine
 from energylens.benchmark.client import ServerUnderTest
 from energylens.benchmark.points import Point, poisson_point
 from energylens.benchmark.processes import processes_for
+from energylens.benchmark.record import COLUMNS, append
 from energylens.cli.commands import calibrate_run
 from energylens.cli.inputs import local_window
 from energylens.cli.inputs.engine_points import Bench, PointFailedError, measure_point
@@ -26,6 +29,7 @@ from energylens.cli.main import cli
 from energylens.clock import SystemClock
 from energylens.measure.nvml import NvmlSource
 from energylens.runs import read_runs
+from energylens_dev.devcluster import eventually
 
 WATTS = 300.0
 SERVE = "vllm serve Qwen/Qwen3-8B --max-num-seqs 256"
@@ -102,6 +106,9 @@ def test_loops_are_spread_over_processes() -> None:
 
 FAULTS: dict[str, tuple[Callable[[StreamingEngine], None], str]] = {
     "refuses": (lambda engine: setattr(engine, "refuse", True), "requests failed: status 503: .*too busy"),
+    "says nothing": (lambda engine: setattr(engine, "answers", "empty"), "an answer ended after 0 of .* tokens"),
+    "sends no JSON": (lambda engine: setattr(engine, "answers", "garbage"), "no JSON object: b'<html>bad gateway"),
+    "dies": (lambda engine: setattr(engine, "answers", "cut"), "requests failed: Client"),
     "somebody else": (lambda engine: setattr(engine, "uncounted", 2.0), "others use the engine"),
 }
 
@@ -152,6 +159,45 @@ def test_rows_are_written_one_by_one_and_what_is_there_is_not_measured_again(nvm
     assert (found.concurrency, found.counts_waiting, found.max_num_seqs) == (4.0, True, 256)
     assert "measured / predicted (error)" in again.stdout
     assert "EnergyLens measured runs" in page.read_text()
+
+
+CLIENT = """
+import sys, time
+from energylens.benchmark.client import ServerUnderTest
+from energylens.benchmark.points import Point
+from energylens.benchmark.processes import running
+if __name__ == "__main__":
+    with running(ServerUnderTest(sys.argv[1], "m", 2000), Point("closed", 2, 5, 20), 1):
+        time.sleep(600)
+"""
+
+
+def test_the_load_of_a_killed_command_ends(tmp_path: Path) -> None:
+    script = tmp_path / "client.py"
+    script.write_text(CLIENT)
+    with streaming_engine() as engine:
+        command = subprocess.Popen([sys.executable, str(script), engine.url])
+        try:
+            eventually(lambda: len(engine.prompts) > 2)
+        finally:
+            command.kill()
+            command.wait()
+
+        def silent() -> bool:
+            asked = len(engine.prompts)
+            time.sleep(0.5)
+            return len(engine.prompts) == asked
+
+        eventually(silent)
+
+
+def test_a_row_begins_a_line_after_an_editor_took_the_last_line_break(tmp_path: Path) -> None:
+    out = tmp_path / "runs.csv"
+    row = dict.fromkeys(COLUMNS, "1")
+    append(out, row)
+    out.write_text(out.read_text().rstrip())
+    append(out, row)
+    assert len(list(csv.DictReader(out.read_text().splitlines()))) == 2
 
 
 BAD: dict[str, tuple[list[str], str, str]] = {

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -26,6 +26,8 @@ class StreamingEngine:
     """Requests that run at once; others wait."""
     refuse: bool = False
     """Answer completions with 503."""
+    answers: Literal["whole", "empty", "garbage", "cut"] = "whole"
+    """What streams are: complete, without a token, no JSON, or broken off after a token."""
     uncounted: float = 1.0
     """Factor on the tokens that the metrics page counts."""
     url: str = ""
@@ -60,12 +62,17 @@ class StreamingEngine:
         queue: asyncio.Queue[int] = asyncio.Queue()
         self._waiting.append(queue)
         made = 0
+        if self.answers == "garbage":
+            await response.write(b"data: <html>bad gateway</html>\n\n")
+        most = {"empty": 0, "garbage": 0, "cut": 1}.get(self.answers, body["max_tokens"])
         try:
-            while made < body["max_tokens"]:
+            while made < most:
                 made += await queue.get()
                 usage = {"completion_tokens": made, "prompt_tokens": len(body["prompt"])}
                 event = {"choices": [{"text": "a", "index": 0}], "usage": usage}
                 await response.write(f"data: {json.dumps(event)}\n\n".encode())
+            if self.answers == "cut" and request.transport is not None:
+                request.transport.abort()
             await response.write(b"data: [DONE]\n\n")
             self._requests += 1
         finally:

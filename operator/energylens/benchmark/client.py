@@ -20,6 +20,10 @@ LOWEST_TOKEN = 1000
 _SECONDS_WITHOUT_EVENT = 300.0
 
 
+class MalformedStreamError(ValueError):
+    """An answer is no stream of JSON objects."""
+
+
 @dataclass(frozen=True)
 class ServerUnderTest:
     """The server to which requests are sent."""
@@ -117,13 +121,13 @@ class Client:
                     text = " ".join((await response.text()).split())
                     trace.error = f"status {response.status}: {text[:200]}"
                     return trace
-                await self._read(response, trace)
-        except (aiohttp.ClientError, TimeoutError) as error:
+                await self._read(response, trace, tokens)
+        except (aiohttp.ClientError, TimeoutError, MalformedStreamError) as error:
             trace.error = f"{type(error).__name__}: {error}"
         return trace
 
-    async def _read(self, response: aiohttp.ClientResponse, trace: Trace) -> None:
-        counted = 0
+    async def _read(self, response: aiohttp.ClientResponse, trace: Trace, wanted: int) -> None:
+        counted, stated = 0, None
         async for event in _events(response):
             now = self.clock()
             if event.get("error"):
@@ -131,12 +135,18 @@ class Client:
                 return
             usage = event.get("usage") or {}
             total = usage.get("completion_tokens")
+            stated = total if isinstance(total, int) else stated
             if not event.get("choices"):
                 continue
             new = total - counted if isinstance(total, int) else 1
             counted += new
             if new > 0:
                 trace.events.append((now, new))
+        made = counted if stated is None else max(counted, stated)
+        # Without usage an event may have several tokens, so that only an empty answer is known to be short.
+        if made < wanted and (stated is not None or not made):
+            trace.error = f"an answer ended after {made} of {wanted} tokens"
+            return
         trace.ended = True
 
 
@@ -146,4 +156,10 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, A
         if line.startswith(b"data:"):
             text = line[5:].strip()
             if text != b"[DONE]":
-                yield json.loads(text)
+                try:
+                    event = json.loads(text)
+                except ValueError:
+                    event = None
+                if not isinstance(event, dict):
+                    raise MalformedStreamError(f"an event of the stream is no JSON object: {text[:80]!r}")
+                yield event

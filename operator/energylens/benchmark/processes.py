@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -19,6 +19,8 @@ from energylens.benchmark.points import Point
 from energylens.benchmark.statistics import Trace
 
 LOOPS_OF_A_PROCESS = 48
+_CHECK_SECONDS = 1.0
+"""Seconds between two checks that the parent process lives."""
 
 
 class ClientFailedError(RuntimeError):
@@ -121,8 +123,14 @@ def _serve(
     async def run() -> list[Trace]:
         over = asyncio.Event()
 
+        def wait() -> None:
+            parent = multiprocessing.parent_process()
+            # A killed parent stops no load, which would go on for ever.
+            while not stop.wait(_CHECK_SECONDS) and parent is not None and parent.is_alive():
+                pass
+
         async def look() -> None:
-            await asyncio.to_thread(stop.wait)
+            await asyncio.to_thread(wait)
             over.set()
 
         looking = asyncio.create_task(look())
@@ -130,5 +138,8 @@ def _serve(
         await looking
         return found
 
-    answer.send(asyncio.run(run()))
+    found = asyncio.run(run())
+    # Nobody reads the answer if the parent is gone.
+    with suppress(BrokenPipeError):
+        answer.send(found)
     answer.close()

@@ -169,7 +169,12 @@ def append(path: Path, row: Mapping[str, str]) -> None:
     if not path.exists() or not path.stat().st_size:
         writer.writeheader()
     writer.writerow(row)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(buffer.getvalue())
+    with path.open("a+b") as file:
+        if file.tell():
+            # An editor may have left the last line without its end.
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(buffer.getvalue().encode())
         file.flush()
         os.fsync(file.fileno())

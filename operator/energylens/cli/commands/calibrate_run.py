@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
@@ -102,6 +103,7 @@ def run_command(
         engine, arguments = read_command(command)
         model = _model(arguments.model, arguments.quantization)
         wanted = _levels(levels)
+        stack.enter_context(_ended_by_sigterm())
         source = stack.enter_context(NvmlSource(clock))
         url = url.rstrip("/")
         if start:
@@ -114,6 +116,20 @@ def run_command(
         _say(out, subject, report_file)
     if failed:
         raise SystemExit(FAILED)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command as an exit does, which also stops the load and a started engine."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _measure_all(
