@@ -266,22 +266,24 @@ def _chosen(timing: _Timing, start: JobStart, hours: JobHours, now: datetime, ke
             late += f": the last start that would surely end in time was at {_text(latest)}"
         return made(earliest, Reason.NO_TIME_LEFT, late)
     safe = kept if kept is not None and earliest <= kept <= latest else None
-    found = None if hours.values is None else best_start(timing.phases, earliest, latest, hours.values, kept)
-    if hours.values is not None and found is not None:
-        return made(found.start, *_weighed(start, found, earliest, latest))
     reason, why = hours.reason, hours.message
     if hours.values is not None:
-        stale = hours.values.end <= now
-        reason = Reason.FORECAST_STALE if stale else Reason.FORECAST_SHORT
-        first, end = _text(hours.values.times[0]), _text(hours.values.end)
-        why = (
-            f"the {_source(start)} ended at {end}"
-            if stale
-            else (
-                f"the {_source(start)} covers {first} to {end}, which is less than the job of "
-                f"{sum(phase.seconds for phase in timing.phases)} s needs"
+        first, end = hours.values.times[0], hours.values.end
+        length = timedelta(seconds=sum(phase.seconds for phase in timing.phases))
+        # An earlier forecast showed the planned hour to be better than the hours that this one covers.
+        if safe is None or first <= safe <= end - length:
+            found = best_start(timing.phases, earliest, latest, hours.values, kept)
+            if found is not None:
+                return made(found.start, *_weighed(start, found, earliest, latest))
+        reason = Reason.FORECAST_STALE if end <= now else Reason.FORECAST_SHORT
+        why = f"the {_source(start)} ended at {_text(end)}"
+        if reason is Reason.FORECAST_SHORT:
+            why = (
+                f"the {_source(start)} covers {_text(first)} to {_text(end)}, which is less than the job of "
+                f"{length.total_seconds():.0f} s needs"
             )
-        )
+            if safe is not None:
+                why = f"the {_source(start)} covers {_text(first)} to {_text(end)} only"
     if safe is not None:
         return made(safe, reason, f"{why}; the planned start stays")
     return made(earliest, reason, why)
