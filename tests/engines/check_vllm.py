@@ -252,13 +252,14 @@ def test_vllm_configures_every_layout_that_is_offered_as_it_was_planned(folders:
 def test_vllm_parses_the_golden_command_lines(folders: dict[str, str], ask: Ask) -> None:
     cases = []
     for path in sorted(GOLDEN.glob("*.yaml")):
-        document = next(
-            d for d in yaml.safe_load_all(path.read_text()) if d["kind"] in ("Deployment", "LeaderWorkerSet")
-        )
         if "sglang" in path.name:
             continue
-        for argv, env in argvs(document, 2):
-            cases.append({"argv": [folders[argv[0]], *argv[1:]], "gpu": stub("H200"), "env": env})
+        # Prefill and decode are two Deployments.
+        for document in yaml.safe_load_all(path.read_text()):
+            if document["kind"] not in ("Deployment", "LeaderWorkerSet"):
+                continue
+            for argv, env in argvs(document, 2):
+                cases.append({"argv": [folders[argv[0]], *argv[1:]], "gpu": stub("H200"), "env": env})
     errors = [
         (case["argv"], answer["error"]) for case, answer in zip(cases, ask(cases), strict=True) if "error" in answer
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus, PrefillReplicas
 from energylens.data import load_gpus
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.serving import Placement, Strategy, manifests
@@ -103,6 +103,28 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "expert_parallel": 8,
             "gpu_product": "NVIDIA-H200",
             "max_batched_tokens": 2048,
+        },
+    ),
+    "70b-prefill-decode": (
+        "70b",
+        {
+            "planning": {"disaggregation": "Follow"},
+            "routing": {
+                "inferencePool": {"endpointPicker": {"name": "chat-epp"}},
+                "disaggregation": {"router": "LLMD", "sidecarImage": "registry.example.com/sidecar:v1"},
+            },
+        },
+        {
+            "tensor_parallel": 4,
+            "serving_hash": "89abcdef01234567",
+            "prefill": PrefillReplicas(
+                replicas=2,
+                tensor_parallel=2,
+                pipeline_parallel=1,
+                expert_parallel=1,
+                data_parallel=1,
+                max_batch_size=4,
+            ),
         },
     ),
     "405b-sglang-two-nodes": (
