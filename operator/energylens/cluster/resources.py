@@ -53,6 +53,8 @@ NAMESPACE = Resource("", "v1", "Namespace", "namespaces", namespaced=False)
 EVENT = Resource("events.k8s.io", "v1", "Event", "events")
 WORKLOAD = Resource("kueue.x-k8s.io", "v1beta2", "Workload", "workloads")
 """Kueue's object about a pod, or a group of pods, that it admits."""
+OLDER_WORKLOAD = Resource("kueue.x-k8s.io", "v1beta1", "Workload", "workloads")
+"""The same up to Kueue 0.13, which serves no v1beta2; its conditions are the same."""
 LEASE = Resource("coordination.k8s.io", "v1", "Lease", "leases")
 REVIEW = Resource("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False)
 """The request that asks whether the sender has a right."""

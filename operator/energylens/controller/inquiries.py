@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,7 +10,7 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.timestamp import timestamp
 from energylens.cluster.errors import ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
-from energylens.cluster.resources import EVENT, PERSISTENT_VOLUME_CLAIM, WORKLOAD
+from energylens.cluster.resources import EVENT, OLDER_WORKLOAD, PERSISTENT_VOLUME_CLAIM, WORKLOAD
 from energylens.decide.deployment.observation import Body, PodState
 from energylens.decide.deployment.rollouts import group_size, workload_revision
 from energylens.serving.claims import NO_CLAIMS, Claims, access_modes, claim_fields
@@ -126,7 +126,7 @@ async def why_queued(cluster: ClusterPort, namespace: str, uids: Iterable[str]) 
     elsewhere, said = False, ""
     for uid in list(uids)[:_MOST]:
         try:
-            found = await cluster.list_objects(WORKLOAD, namespace=namespace, label_selector=f"{KUEUE_JOB}={uid}")
+            found = await _kueue_workloads(cluster, namespace, uid)
         except (ForbiddenError, NotFoundError):
             return "", True
         for workload in found:
@@ -139,6 +139,20 @@ async def why_queued(cluster: ClusterPort, namespace: str, uids: Iterable[str]) 
                     return text, True
                 elsewhere, said = True, said or text
     return said, not elsewhere
+
+
+async def _kueue_workloads(cluster: ClusterPort, namespace: str, uid: str) -> Sequence[Body]:
+    """Return Kueue's Workloads about a pod or a LeaderWorkerSet, in the version that the cluster serves.
+
+    Raises:
+        NotFoundError: The cluster serves neither version.
+        ClusterError: They cannot be read for another reason.
+    """
+    selector = f"{KUEUE_JOB}={uid}"
+    try:
+        return await cluster.list_objects(WORKLOAD, namespace=namespace, label_selector=selector)
+    except NotFoundError:
+        return await cluster.list_objects(OLDER_WORKLOAD, namespace=namespace, label_selector=selector)
 
 
 def _is_of(workload: str, stateful_set: str) -> bool:

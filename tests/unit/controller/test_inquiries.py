@@ -35,6 +35,25 @@ async def test_the_first_pod_that_kueue_says_something_of_is_quoted() -> None:
     assert await why_queued(cluster, "elsewhere", ["p1"]) == ("", True)
 
 
+class Serving(FakeCluster):
+    """A cluster that serves Kueue's Workloads in one version."""
+
+    version = "v1beta1"
+
+    async def list_objects(self, resource: Resource, **asked: Any) -> list[Object]:
+        if resource.version != self.version:
+            raise NotFoundError(f"{resource.plural} in {resource.version}")
+        return await super().list_objects(resource, **asked)
+
+
+@pytest.mark.parametrize(("version", "said"), [("v1beta2", "no quota"), ("v1beta1", "no quota"), ("v1alpha1", "")])
+async def test_workloads_are_read_in_the_version_that_is_served(version: str, said: str) -> None:
+    cluster = Serving()
+    cluster.version = version
+    cluster.put(workload("p0", "no quota"))
+    assert await why_queued(cluster, "team", ["p0"]) == (said, True)
+
+
 async def test_only_quota_may_be_held_by_older_pods() -> None:
     cluster = FakeCluster()
     for body in (
