@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ from energylens.api.llmdeployment import CorrectionFactors, LLMDeployment
 from energylens.decide.learned.comparison import load_share, measured_point
 from energylens.decide.learned.corrections import MOST_ENTRIES, CorrectionsError, Pool, subject
 from energylens.planner.search.corrections import Corrections
-from energylens.predictor.fitted.lessons import MOST_LESSONS
+from energylens.predictor.fitted.lessons import LOAD_WIDTH, MOST_LESSONS
 from energylens.predictor.fitted.recalibration import Learned, Lesson, MeasuredPoint
 from energylens.predictor.types import Layouts
 
 POINT = MeasuredPoint(energy_ratio=1.5)
+HIGHEST = math.floor(math.log(1e9) / LOAD_WIDTH)
+"""Highest load of a lesson: 1e9 running sequences."""
 SEQUENCES = 8.0
 """Of one replica of ``plan()``."""
 
@@ -237,3 +240,51 @@ def test_factors_go_to_the_candidates_of_their_layout() -> None:
     assert learned.for_candidates("NVIDIA-L4", layouts, np.full(3, 8.0)).energy == 1.0
     assert learned.document()[f"{PRODUCT} TP2 chat 8"] == {"energy": [round(float(np.log(1.5)), 6), 1e6]}
     assert Corrections().document() == {}
+
+
+def test_a_lesson_has_to_be_stored_and_counts_for_plans() -> None:
+    pool = taught(20)
+    assert pool.changed
+    version = pool.version
+    assert version > 0
+    pool.forget()
+    assert (pool.changed, pool.stored, pool.version) == (False, False, version + 1)
+    assert pool.for_planning(asking()) is None
+    assert pool.of(asking(), plan()) is None
+
+
+def stored_load(concurrency: int, replicas: int) -> int:
+    """Return the load under which a window of a plan is stored."""
+    pool, predicted = Pool(), plan().predicted.model_copy(update={"concurrency": concurrency})
+    pool.learn(asking(), plan(predicted=predicted, replicas=replicas, gpus=replicas), POINT)
+    again = Pool()
+    again.load(pool.dump())
+    assert again.dump() == pool.dump()
+    (entry,) = json.loads(pool.dump())["entries"]
+    return int(entry["key"][5])
+
+
+def test_lessons_are_told_apart_by_the_sequences_of_one_replica() -> None:
+    assert stored_load(16, 1) == stored_load(32, 2) > stored_load(16, 2)
+    assert stored_load(1, 1) == stored_load(1, 2) == 0
+
+
+@pytest.mark.parametrize(("load", "known"), [(-1, False), (0, True), (HIGHEST, True), (HIGHEST + 1, False)])
+def test_a_load_that_nobody_can_measure_is_refused(load: int, known: bool) -> None:
+    document = json.loads(taught().dump())
+    for each in document["entries"]:
+        each["key"][5] = load
+    pool = Pool()
+    if known:
+        pool.load(json.dumps(document))
+    else:
+        with pytest.raises(CorrectionsError, match=rf"^load {load} is not a whole number from 0 to {HIGHEST}$"):
+            pool.load(json.dumps(document))
+
+
+def test_the_key_of_an_earlier_release_has_five_parts() -> None:
+    document = json.loads(taught().dump())
+    for each in document["entries"]:
+        each["key"] = each["key"][:4]
+    with pytest.raises(CorrectionsError, match="must have 5 parts"):
+        Pool().load(json.dumps({**document, "version": 2}))
