@@ -12,6 +12,7 @@ from tests.support.world import KEY, Faults, World, llama, overrides, plain
 
 from energylens.api.parse import parse_llmdeployment
 from energylens.cluster.port import Object
+from energylens.decide.deployment import planning as deployment_planning
 from energylens.decide.deployment.children import _stuck
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.deployment.rollouts import rollout
@@ -136,6 +137,25 @@ async def test_nothing_is_remembered_of_a_deleted_deployment() -> None:
     world.cluster.remove("LLMDeployment", *KEY)
     await world.reconciler.reconcile(KEY)
     assert not planning._remembered
+
+
+async def test_of_many_deployments_the_latest_tables_are_remembered_and_the_others_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deployment_planning, "MOST_TABLES", 2)
+    world, keys = World(), [(KEY[0], f"llama-{number}") for number in range(4)]
+    world.pods_run = False
+    for _, name in keys:
+        world.cluster.put(llama(name=name))
+    for key in keys:
+        await world.reconciler.reconcile(key)
+    service = world.reconciler._planning
+    assert list(service._remembered) == keys[2:]
+    plans = {key: world.status(key)["plan"] for key in keys}
+    await world.settle(*keys)
+    assert {key: world.status(key)["plan"] for key in keys} == plans
+    assert not service._remembered
+    assert not service._with_tables
 
 
 async def observation(world: World) -> Observation:

@@ -37,7 +37,7 @@ class MeasuredEnergy:
     joules: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One member's account."""
 

@@ -25,7 +25,7 @@ MOST_UNMEASURED_REST_SECONDS = 3600.0
 """The same where nothing was measured, so that nothing grows old."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Rest:
     seen: tuple[object, ...]
     """Objects, each of which is replaced by another one when it changes; kept, so that none is mistaken for it."""

@@ -22,7 +22,7 @@ Key = tuple[str, str]
 """Namespace and name; the namespace of a cluster-scoped object is ""."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HeldPlan:
     """The part of a status's plan that describes its GPUs and watts."""
 
@@ -93,7 +93,7 @@ class WeekWatts:
     """Power of each hour from Monday 0:00 on, W, shape (168,); empty without a plan."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedDeployment:
     """The part of one LLMDeployment on which others depend."""
 

@@ -32,6 +32,10 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.requantize import UnsupportedQuantizationError, with_quantization
 from energylens.serving import ServingError, check
 
+MOST_TABLES = 64
+"""Evaluations with tables that are kept for the next reconcile, which mostly follows within seconds. A table takes some
+40 kB: those of a rollout of thousands of deployments would be most of the operator's memory."""
+
 
 @dataclass(frozen=True)
 class _Remembered:
@@ -47,6 +51,8 @@ class PlanningService:
     resync_seconds: float = 300.0
     answers: Answers = field(default_factory=Answers)
     _remembered: dict[tuple[str, str], _Remembered] = field(default_factory=dict)
+    _with_tables: dict[tuple[str, str], None] = field(default_factory=dict)
+    """The remembered evaluations that have a plan and its table, the oldest first."""
     _weeks: Weeks = field(default_factory=dict)
     _refused: Refused = field(default_factory=dict)
 
@@ -76,7 +82,7 @@ class PlanningService:
 
     def forget(self, namespace: str, name: str) -> None:
         """Drop the cache of a deleted deployment."""
-        self._remembered.pop((namespace, name), None)
+        self._drop((namespace, name))
 
     def _standing_or_new(self, case: Case) -> PlanChoice:
         """Return the plan in the status if it was made from the same inputs, the cached planning, or a new plan."""
@@ -88,7 +94,7 @@ class PlanningService:
             current = current if priced == current else sealed(priced, wanted)
             if not inputs.want_table:
                 # The table of plans is large and already written.
-                self._remembered.pop(key, None)
+                self._drop(key)
                 free = case.hash_of(case.asked(inputs.load), current, restricted=False)
                 return PlanChoice(
                     current,
@@ -110,8 +116,21 @@ class PlanningService:
         if known is not None and fresh and known.inputs == seen:
             return known.planning
         planning = _planned(case, current, stands=bool(wanted))
-        self._remembered[key] = _Remembered(seen, planning, inputs.now)
+        self._remember(key, _Remembered(seen, planning, inputs.now))
         return planning
+
+    def _remember(self, key: tuple[str, str], found: _Remembered) -> None:
+        """Keep an evaluation. Those with tables are bounded, and are made again from the answers."""
+        self._drop(key)
+        self._remembered[key] = found
+        if isinstance(found.planning.result, Feasible):
+            self._with_tables[key] = None
+        while len(self._with_tables) > MOST_TABLES:
+            self._drop(next(iter(self._with_tables)))
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        self._remembered.pop(key, None)
+        self._with_tables.pop(key, None)
 
 
 def _case(inputs: Inputs, answers: Answers) -> Case | PlanChoice:
