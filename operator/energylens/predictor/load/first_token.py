@@ -138,7 +138,9 @@ def _first_token(
     late_reach = np.maximum.reduce([log + 3.3 * spread for _, _, _, log, spread in laws])
     reach = np.maximum(reach, np.where(queued > 0.0, late_reach, -np.inf))
     rare = 0.2 * (1.0 - highest)
-    longest = np.log(np.maximum(probability / rare, 1.0)) / (wait.slope * wait.pace)
+    # A tail may become flatter, never than its last slope.
+    flattest = wait.slope * np.minimum(wait.steepest, 1.0) * wait.pace
+    longest = np.log(np.maximum(probability / rare, 1.0)) / flattest
     return _FirstToken(below, start.min(axis=0), np.maximum((start + np.exp(reach)).max(axis=0), last + longest))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -150,4 +151,7 @@ def solve(
             at_a, at_b = np.where(lower, at, at_a / 2.0), np.where(lower, at_b / 2.0, at)
             a, b = np.where(lower, middle, a), np.where(lower, b, middle)
         found[level] = np.asarray(np.exp(np.clip(a - at_a * (b - a) / np.maximum(at_b - at_a, 1e-12), a, b)))
+    # Where a distribution jumps, each search ends somewhere on the jump.
+    for level, higher in pairwise(sorted(levels)):
+        found[higher] = np.maximum(found[higher], found[level])
     return found

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from energylens.data import find_gpu, load_model, load_predictor
-from energylens.predictor.load.loop import OpenLoop, seconds_apart, served_apart
+from energylens.predictor.load.loop import OpenLoop, seconds_apart, served_apart, solve
 from energylens.predictor.load.open_loop import latencies
 from energylens.predictor.load.step_law import StepTerms
 from energylens.predictor.load.step_work import Group
@@ -92,3 +92,24 @@ def test_requests_that_start_one_by_one_take_more_steps_with_a_prompt_than_those
     # Ranks that step together are counted one by one already.
     together = loop(4.0, together=4.0)
     np.testing.assert_array_equal(served_apart(together), together.most)
+
+
+def test_quantiles_of_a_distribution_that_jumps_are_in_order() -> None:
+    jumps = np.geomspace(0.02, 30.0, 60)
+
+    def below(seconds: FloatArray) -> FloatArray:
+        # Nearly a jump: all levels lie within a thousandth of it.
+        return np.asarray(1.0 / (1.0 + np.exp(-np.clip((np.log(seconds / jumps)) * 1e4, -50.0, 50.0))))
+
+    found = solve(below, np.full(60, 0.01), np.full(60, 40.0), LEVELS)
+    assert (found[0.5] <= found[0.95]).all()
+    assert (found[0.95] <= found[0.99]).all()
+
+
+def test_a_wait_that_varied_outputs_prolong_is_not_cut_off() -> None:
+    plain = loop(1.0, bursts=1.0, rate=21.0)
+    far = OpenLoop(**{**vars(plain), "output_variation": 30.0})
+    once, more = latencies(plain, LEVELS, LEVELS), latencies(far, LEVELS, LEVELS)
+    # The tail ends with a slope of 1 / (1 + 30) of that of the arrivals alone.
+    assert more.ttft[0.99][0] > 5.0 * once.ttft[0.99][0]
+    assert more.ttft[0.99][0] > 1.2 * more.ttft[0.95][0]
