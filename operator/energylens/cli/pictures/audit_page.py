@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from energylens.api.words import counted
 from energylens.audit.assessment import Assessment
 from energylens.audit.hosts import HostPower
 from energylens.cli.inputs.rates import HOURS_PER_MONTH, Rates
@@ -47,7 +48,7 @@ def audit_page(
         )
     body += [heading("Served models"), table(*_models(found, rates))]
     header = ("What", "Verdict", "Reason", "Notes")
-    noted = 4 if any(each.notes for each in found) else 3
+    noted = 4 if any(each.notes or each.served.notes for each in found) else 3
     body += [heading("Why"), table(header[:noted], [_reasons(each)[:noted] for each in found])]
     if failures:
         body += [heading("Not read"), *(paragraph(text, "bad") for text in failures)]
@@ -64,18 +65,25 @@ def audit_page(
 
 
 def _tiles(found: Sequence[Assessment], rates: Rates) -> list[tuple[str, str]]:
-    watts = sum(each.now.watts for each in found if each.now is not None)
+    known = [each.now.watts for each in found if each.now is not None]
+    watts = sum(known)
+    planned = [each for each in found if each.plan is not None]
     saving = [each for each in found if each.verdict == "Saves"]
     saved = sum(each.saved_watts or 0.0 for each in saving)
     idle = sum(each.served.gpus for each in found if each.verdict == "Idle")
     month = rates.month(watts)
     spent = [(f"{month['money']:,.0f}", "money a month")] if "money" in month else []
     spent += [(f"{month['kilogramsCO2'] / 1000:,.1f} t", "CO2e a month")] if "kilogramsCO2" in month else []
-    return [
+    now = [
         (f"{watts / 1000:.1f} kW", "mean power now"),
         (f"{month['kilowattHours']:,.0f} kWh", "a month"),
         *spent,
-        (f"{saved / 1000:.1f} kW", f"less with {len(saving)} of {len(found)} plans"),
+    ]
+    return [
+        *(now if known else [("-", "mean power now: not known")]),
+        (f"{saved / 1000:.1f} kW", f"less with {len(saving)} of {counted(len(planned), 'plan')}")
+        if planned
+        else ("-", "no plan was compared"),
         (str(idle), "GPUs under idle models"),
     ]
 
@@ -90,4 +98,4 @@ def _models(found: Sequence[Assessment], rates: Rates) -> tuple[list[str], list[
 
 def _reasons(found: Assessment) -> tuple[str, ...]:
     owner = found.served.owner
-    return f"{owner.namespace}/{owner.name}", VERDICTS[found.verdict], found.reason, "; ".join(found.notes)
+    return f"{owner.namespace}/{owner.name}", VERDICTS[found.verdict], found.reason, "; ".join(found.notes or found.served.notes)

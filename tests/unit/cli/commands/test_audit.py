@@ -149,9 +149,13 @@ def test_what_is_written_can_be_applied(inventory: Path, metrics: Path, tmp_path
         assert expected in text
 
 
-def test_without_metrics_only_layouts_are_shown(inventory: Path) -> None:
-    answer = run("--inventory", inventory)
+def test_without_metrics_only_layouts_are_shown(inventory: Path, tmp_path: Path) -> None:
+    page = tmp_path / "audit.html"
+    answer = run("--inventory", inventory, "--report", page)
     assert answer.exit_code == 0, answer.stderr
+    for expected in ("mean power now: not known", "no plan was compared"):
+        assert expected in page.read_text()
+    assert "0 kWh" not in page.read_text()
     assert "no metrics were read: give --prometheus, or files" in answer.stdout
     assert "load not known" in answer.stdout
     assert "0 W" not in answer.stdout
