@@ -98,4 +98,9 @@ def _models(found: Sequence[Assessment], rates: Rates) -> tuple[list[str], list[
 
 def _reasons(found: Assessment) -> tuple[str, ...]:
     owner = found.served.owner
-    return f"{owner.namespace}/{owner.name}", VERDICTS[found.verdict], found.reason, "; ".join(found.notes or found.served.notes)
+    return (
+        f"{owner.namespace}/{owner.name}",
+        VERDICTS[found.verdict],
+        found.reason,
+        "; ".join(found.notes or found.served.notes),
+    )
