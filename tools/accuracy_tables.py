@@ -22,7 +22,7 @@ LEFT_OUT: Mapping[str, tuple[str, ...]] = {
     "nothing": (),
     "run": ("--leave-out", "run"),
     "layout": ("--leave-out", "layout"),
-    "model": ("--leave-out", "model", "--after-windows", "2"),
+    "model": ("--leave-out", "model", "--after-windows", "1", "--after-windows", "2", "--after-windows", "4"),
     "gpu-type": ("--leave-out", "gpu-type"),
     "gpu-count": ("--leave-out", "gpu-count"),
     "task": ("--leave-out", "task"),
@@ -35,6 +35,8 @@ NAMES = {
 }
 QUANTITIES = {"itl": "median ITL", "tpot": "TPOT", "throughput": "throughput", "power": "power", "energy": "energy"}
 SCOPES = ("clean", "clean and host-bound", "clean, several GPUs", "data parallel only")
+WINDOWS = 2
+"""Windows of the project's aim."""
 WINDOWED = ("itl", "tpot", "power", "energy")
 Report = Mapping[str, Any]
 Reports = Mapping[str, Report]
@@ -158,6 +160,34 @@ def decisions(reports: Reports) -> list[str]:
     return _table([*heading, "the same by means", "true Pareto points recovered"], rows)
 
 
+def losses(reports: Reports) -> list[str]:
+    """Return the causes of the energy above the best choice, which add up to that energy."""
+    rows = []
+    for name, report in reports.items():
+        found = report["losses"]
+        causes = (_percent(found[cause]) for cause in ("ranking", "width", "latency"))
+        rows.append([_named(name), str(found["cases"]), *causes])
+    heading = (
+        "left out",
+        "picks that meet the bound",
+        "ranking",
+        "width of the interval",
+        "latency predicted too high",
+    )
+    return _table(heading, rows)
+
+
+def widths(reports: Reports) -> list[str]:
+    """Return decisions with wider and narrower latency intervals: bounds broken, no pick, energy above best."""
+    shown = ("model", "gpu-type", "gpu-count", "task")
+    columns = ("broken_percent", "without_pick_percent", "energy_above_best")
+    rows = []
+    for place, row in enumerate(reports["model"]["at_widths"]):
+        cells = [" / ".join(f"{reports[name]['at_widths'][place][c]:.1f}" for c in columns) for name in shown]
+        rows.append([f"{row['factor']:g} x", *cells])
+    return _table(["half-width", *map(_named, shown)], rows)
+
+
 def same_load(reports: Reports) -> list[str]:
     """Return what picks save at the same load."""
     rows = [
@@ -181,9 +211,19 @@ def same_load(reports: Reports) -> list[str]:
 
 
 def windows(reports: Reports) -> list[str]:
-    """Return errors before and after measured windows: mean before > after (median after)."""
+    """Return errors before and after two measured windows: mean before > after (median after)."""
+    return _windows([part for part in reports["model"]["after_windows"] if part["windows"] == WINDOWS])
+
+
+def curve(reports: Reports) -> list[str]:
+    """Return errors of all sites before and after one, two and four windows."""
+    parts = [part for part in reports["model"]["after_windows"] if part["name"] == "all"]
+    return _windows([{**part, "name": f"{part['windows']} windows"} for part in parts])
+
+
+def _windows(parts: Iterable[Report]) -> list[str]:
     rows = []
-    for part in reports["model"]["after_windows"]:
+    for part in parts:
         before, after, median = part["before"], part["after"], part["median_after"]
         cells = ["-" if after[q] is None else f"{before[q]:.1f} > {after[q]:.1f} ({median[q]:.1f})" for q in WINDOWED]
         rows.append([part["name"], str(part["sites"]), str(part["runs"]), *cells])
@@ -200,7 +240,7 @@ def aims(reports: Reports) -> list[str]:
 
     every = [report["decisions"][-1] for report in shown]
     kept = [f"{row['kept_percent']:.1f} of {row['best_percent']:.1f} %" for row in (r["same_load"][0] for r in shown)]
-    after = reports["model"]["after_windows"][0]["after"]
+    after = next(part for part in reports["model"]["after_windows"] if part["windows"] == WINDOWS)["after"]
     inside = {q: [_percent(report["coverage"][0]["inside"][q]) for report in shown] for q in QUANTITIES}
     rows = [
         ["energy, all engines", "9 %", *mean("energy")],
@@ -220,7 +260,7 @@ def aims(reports: Reports) -> list[str]:
 
 TABLES: Mapping[str, Callable[[Reports], list[str]]] = {
     table.__name__.replace("_", "-"): table
-    for table in (source, errors, gpus, models, intervals, decisions, same_load, windows, aims)
+    for table in (source, errors, gpus, models, intervals, decisions, losses, widths, same_load, curve, windows, aims)
 }
 
 

@@ -32,6 +32,8 @@ class AfterWindows:
     """Errors of one part of the runs: mean absolute percentage by quantity, NaN if nothing was measured."""
 
     name: str
+    windows: int
+    """Windows that each site measured first."""
     sites: int
     runs: int
     """Runs that were judged at least once."""
@@ -76,7 +78,7 @@ def after_windows(
     for name in sorted({key.split("/")[-2] for key in cases}):
         parts[f"GPU {name}"] = [key for key in cases if key.split("/")[-2] == name]
     return [
-        _judged(name, keys, [case for key in keys for case in cases[key]], measured, predicted)
+        _judged((name, windows), keys, [case for key in keys for case in cases[key]], measured, predicted)
         for name, keys in parts.items()
         if keys
     ]
@@ -118,7 +120,7 @@ def _places(runs: Sequence[Run]) -> Places:
 
 
 def _judged(
-    name: str,
+    part: tuple[str, int],
     sites: Sequence[str],
     cases: Sequence[tuple[int, Mapping[str, float]]],
     measured: Mapping[str, FloatArray],
@@ -134,4 +136,4 @@ def _judged(
             before[quantity] = 100.0 * float(np.mean(np.abs(plain[known] - 1.0)))
             after[quantity] = 100.0 * float(np.mean(np.abs(corrected[known] - 1.0)))
             median[quantity] = 100.0 * float(np.median(np.abs(corrected[known] - 1.0)))
-    return AfterWindows(name, len(sites), len(set(index.tolist())), before, after, median)
+    return AfterWindows(*part, len(sites), len(set(index.tolist())), before, after, median)

@@ -14,6 +14,7 @@ from energylens.accuracy.coverage import Coverage, coverage_table
 from energylens.accuracy.decisions import Decisions, Pareto, by_means, choice_sets, decide, pareto
 from energylens.accuracy.errors import Errors, clean, error_table
 from energylens.accuracy.evaluate import Predicted, measured_arrays
+from energylens.accuracy.losses import AtWidth, Losses, at_widths, losses
 from energylens.accuracy.same_load import SameLoad, same_load
 from energylens.runs import Run
 
@@ -35,10 +36,12 @@ class Report:
     """Decisions over all bounds of a planner that uses only mean predictions."""
     pareto: Pareto
     same_load: tuple[SameLoad, ...]
+    losses: Losses
+    """Causes of the energy above the best choice."""
+    at_widths: tuple[AtWidth, ...]
+    """Decisions over all bounds with wider and narrower latency intervals."""
     unpredicted: Mapping[str, str]
     """Run id -> why there is no prediction."""
-    windows: int = 0
-    """Windows that each site measured first, for ``after_windows``."""
     after_windows: tuple[AfterWindows, ...] = ()
 
 
@@ -50,7 +53,7 @@ def report(
     basis: str,
     coefficients: str,
     in_sample: bool,
-    windows: int = 0,
+    windows: Sequence[int] = (),
 ) -> Report:
     """Judge predictions of runs that were read with their measured columns.
 
@@ -61,7 +64,7 @@ def report(
         basis: The runs to which the predictions were fitted, as one sentence.
         coefficients: Version of the coefficients.
         in_sample: Whether the coefficients were fitted to these runs.
-        windows: Windows that each site measures first in the replay; 0 for no replay.
+        windows: Numbers of windows that each site measures first in a replay; none for no replay.
     """
     measured = measured_arrays(runs)
     good = clean(runs)
@@ -79,8 +82,11 @@ def report(
         by_means=decide(by_means(sets))[-1],
         pareto=pareto(sets),
         same_load=same_load(runs, costed, measured, predicted, node_gpus),
-        windows=windows,
-        after_windows=tuple(after_windows(runs, good, measured, predicted, windows) if windows else ()),
+        losses=losses(sets),
+        at_widths=at_widths(sets),
+        after_windows=tuple(
+            part for count in windows for part in after_windows(runs, good, measured, predicted, count)
+        ),
         unpredicted={run.run_id: text for run, text in zip(runs, predicted.error, strict=True) if text},
     )
 

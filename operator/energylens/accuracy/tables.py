@@ -11,6 +11,7 @@ from energylens.accuracy.coverage import Coverage
 from energylens.accuracy.decisions import BASELINES, Decisions, Pareto
 from energylens.accuracy.errors import Errors
 from energylens.accuracy.evaluate import QUANTITIES
+from energylens.accuracy.losses import AtWidth, Losses
 from energylens.accuracy.report import Report
 from energylens.accuracy.same_load import SameLoad
 
@@ -31,9 +32,9 @@ def render(judged: Report) -> str:
     blocks = [judged.basis, _errors(judged.errors, shown), _coverage(judged.coverage, shown)]
     if any(row.sets for row in judged.decisions):
         blocks += [_decisions(judged.decisions, judged.by_means), _savings(judged.decisions)]
-        blocks += [_same_load(judged.same_load), _pareto(judged.pareto)]
-    if judged.windows:
-        blocks.append(_after_windows(judged.after_windows, judged.windows))
+        blocks += [_losses(judged.losses, judged.at_widths), _same_load(judged.same_load), _pareto(judged.pareto)]
+    for windows in dict.fromkeys(part.windows for part in judged.after_windows):
+        blocks.append(_after_windows([part for part in judged.after_windows if part.windows == windows], windows))
     if judged.unpredicted:
         blocks.append(_unpredicted(judged.unpredicted))
     return "\n\n".join(blocks)
@@ -96,6 +97,21 @@ def _savings(table: Sequence[Decisions]) -> str:
         bound = "all" if row.bound_ms is None else f"{row.bound_ms:g} ms"
         cells = "".join(f"{f'{_percent(row.saved[name])} ({row.compared[name]})':>30}" for name in BASELINES)
         lines.append(f"{bound:>12}{cells}")
+    return "\n".join(lines)
+
+
+def _losses(found: Losses, table: Sequence[AtWidth]) -> str:
+    lines = [
+        f"Causes of the energy above the best choice ({found.cases} picks that meet the bound): "
+        f"ranking {_percent(found.ranking)},",
+        f"width of the latency interval {_percent(found.width)}, latency predicted too high {_percent(found.latency)}.",
+        f"{'half-width of the latency interval':>36}{'break bound':>14}{'no pick':>10}{'energy above best':>20}",
+    ]
+    lines += [
+        f"{f'{row.factor:g} x':>36}{_percent(row.broken_percent):>14}{_percent(row.without_pick_percent):>10}"
+        f"{_percent(row.energy_above_best):>20}"
+        for row in table
+    ]
     return "\n".join(lines)
 
 

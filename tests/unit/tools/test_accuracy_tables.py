@@ -43,8 +43,21 @@ def report(commit: str = "8c79aa8", coefficients: str = "2026.1-15d00063") -> di
             {"rival": "all GPUs of the node", "cases": 156, "sets": 15, "best_percent": 33.4, "kept_percent": 31.3}
             | {"broken": 1, "without_pick": 7}
         ],
+        "losses": {"cases": 254, "ranking": 0.4, "width": 8.1, "latency": 8.5},
+        "at_widths": [
+            {"factor": factor, "broken_percent": 2.3, "without_pick_percent": 1.9, "energy_above_best": 16.0}
+            for factor in (0.8, 1.0)
+        ],
         "after_windows": [
-            {"name": "all", "sites": 46, "runs": 660, "before": NUMBERS, "after": NUMBERS, "median_after": NUMBERS},
+            {
+                "name": "all",
+                "windows": 2,
+                "sites": 46,
+                "runs": 660,
+                "before": NUMBERS,
+                "after": NUMBERS,
+                "median_after": NUMBERS,
+            },
         ],
     }
 

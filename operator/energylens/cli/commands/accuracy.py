@@ -53,9 +53,11 @@ MANY_ALIKE = 3
     "--after-windows",
     "windows",
     type=click.IntRange(1, 20),
+    multiple=True,
     metavar="N",
     help="Replay sites: N runs of a model on a GPU type enter the operator's correction as measured windows, and the "
-    "model's other runs are judged. Starts from predictions with the model left out, or from those of --leave-out.",
+    "model's other runs are judged. Starts from predictions with the model left out, or from those of --leave-out. "
+    "May be repeated.",
 )
 @click.option("--plot", "plot_directory", type=click.Path(path_type=Path), metavar="DIR", help="Write PNG files there.")
 @click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
@@ -63,7 +65,7 @@ def accuracy(
     runs_files: tuple[Path, ...],
     latency_runs: bool,
     leave_out: str | None,
-    windows: int | None,
+    windows: tuple[int, ...],
     plot_directory: Path | None,
     output: str,
 ) -> None:
@@ -92,7 +94,7 @@ def accuracy(
             basis=basis,
             coefficients=load_coefficients().version,
             in_sample=in_sample,
-            windows=windows or 0,
+            windows=tuple(dict.fromkeys(windows)),
         )
         click.echo(json.dumps(as_object(judged), indent=1) if output == "json" else render(judged))
         if plot_directory is not None:
