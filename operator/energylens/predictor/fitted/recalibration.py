@@ -5,9 +5,9 @@ that run both phases cannot be split, so power and energy have one factor for th
 
 A factor is not a single number. One part of a prediction's error is shared by all ways to run a model on a product, one
 part by similar loads, one by similar loads of one kind (chats, long prompts, long outputs), and one part belongs to a
-layout. The sizes of these parts come from the errors of left-out
-models. A Gaussian process over the parts (as in :mod:`energylens.predictor.fitted.residual`) transfers a window's
-result to other candidates.
+layout. The sizes of these parts come from the errors of left-out models. A Gaussian process over the parts (as in
+:mod:`energylens.predictor.fitted.residual`) transfers a window's result to other candidates, but for the part by which
+a window differs from the others too far to be of a common cause.
 """
 
 from __future__ import annotations
@@ -18,28 +18,54 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from energylens.predictor.types import FloatArray
+from energylens.predictor.types import BoolArray, FloatArray
 
 FIGURES = ("itl", "ttft", "power", "energy")
-PRIOR_DEVIATION = {"itl": 0.03, "ttft": 0.5, "power": 0.03, "energy": 0.03}
-"""Prior standard deviation of the logarithm of the part that all candidates of a model on a product share."""
-NOISE = {"itl": 0.08, "ttft": 0.25, "power": 0.045, "energy": 0.045}
-"""Standard deviation between one window and the factor it is evidence for: load, temperature, and model error."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Standard deviations of the parts of a figure's error, of the logarithm of measured over predicted."""
+
+    shared: float
+    """Part that all candidates of a model on a product share."""
+    loads: float
+    """Part that all layouts share at similar numbers of running sequences."""
+    kind: float
+    """Part that all layouts share at similar numbers of running sequences under one kind of load
+    (`features.load_kind`)."""
+    layout: float
+    """A layout's own part at similar numbers of running sequences."""
+    everywhere: float
+    """A layout's own part at any load."""
+    reach: float
+    """Length over which numbers of running sequences are similar, in their logarithm."""
+    noise: float
+    """Deviation between one window and the factor it is evidence for: load, temperature, and model error."""
+    apart: float = np.inf
+    """Distance in the logarithm from the middle of all lessons beyond which a lesson describes its own place alone."""
+
+
+PARTS = {
+    "itl": Parts(shared=0.005, loads=0.08, kind=0.065, layout=0.08, everywhere=0.0, reach=1.25, noise=0.07, apart=0.3),
+    "ttft": Parts(shared=0.5, loads=0.07, kind=0.065, layout=0.075, everywhere=0.0, reach=1.5, noise=0.25),
+    "power": Parts(shared=0.02, loads=0.06, kind=0.075, layout=0.01, everywhere=0.065, reach=1.0, noise=0.042),
+    "energy": Parts(shared=0.035, loads=0.065, kind=0.066, layout=0.075, everywhere=0.0, reach=1.6, noise=0.045),
+}
+"""Values of maximum likelihood, rounded, for the errors of the shipped runs with each model, GPU type and number of
+GPUs left out: 46 combinations of a model, number format, GPU type and engine. An error of ITL hardly reaches distant
+loads; an error of a layout's power reaches all of its loads. Errors of ITL have heavy tails: a median twice as long as
+predicted has a cause such as a slow host, which other layouts and loads do not share. No run of a site measured TTFT;
+its values are estimates."""
+SAME_LOAD = 0.35
+"""Length, in the logarithm of running sequences, within which loads count as a lesson's own place."""
+OWN_POINTS = 0.2
+"""Points from which half of what a lesson says beyond `Parts.apart` is believed of its own place."""
 OUTLIER_REACH = {"itl": 0.30, "ttft": 0.75, "power": 0.18, "energy": 0.24}
 """Distance from the known mean, in the logarithm, beyond which a point counts as this far away, once some points are
 known."""
 BOUND = {"itl": 5.0, "ttft": 5.0, "power": 2.0, "energy": 5.0}
 """Largest factor, and the reciprocal of the smallest."""
-LIKE_LOADS = 0.07
-"""Prior standard deviation of the part that all layouts share at similar numbers of running sequences."""
-LIKE_KIND = 0.065
-"""The same for the part that all layouts share under one kind of load (`features.load_kind`)."""
-OWN = 0.075
-"""The same for a layout's own part."""
-REACH = 1.5
-"""Length over which numbers of running sequences are similar, in their logarithm. These values, `PRIOR_DEVIATION` and
-`NOISE` are of maximum likelihood, rounded to one value for all figures, for the errors of the shipped runs with each
-model left out: 46 combinations of a model, number format, GPU type and engine."""
 MEMORY_POINTS = 20.0
 """Number of points after which the weight of a point has fallen to 1/e: three hours for windows of ten minutes."""
 LARGEST_LOG = 7.0
@@ -158,8 +184,12 @@ def factors_at(lessons: Sequence[Lesson], places: Places) -> dict[str, FloatArra
         known = Places.of(told)
         means = np.array([one.learned.means[name] for one in told])
         weights = np.array([one.learned.weights[name] for one in told])
-        matrix = _covariance(name, known, known) + np.diag(NOISE[name] ** 2 / weights)
-        mean = _covariance(name, places, known) @ np.linalg.solve(matrix, means)
+        parts, middle = PARTS[name], _middle(means)
+        common = np.clip(means, middle - parts.apart, middle + parts.apart)
+        matrix = _covariance(parts, known, known) + np.diag(parts.noise**2 / weights)
+        mean = _covariance(parts, places, known) @ np.linalg.solve(matrix, common)
+        if (common != means).any():
+            mean = mean + _own(places, known) @ ((means - common) * weights / (weights + OWN_POINTS))
         limit = float(np.log(BOUND[name]))
         found[name] = np.exp(np.clip(mean, -limit, limit))
     return found
@@ -171,12 +201,36 @@ def factors_of(lessons: Sequence[Lesson], layout: str, kind: str, sequences: flo
     return Factors(**{name: float(values[0]) for name, values in found.items()})
 
 
-def _covariance(name: str, one: Places, other: Places) -> FloatArray:
+def _middle(means: FloatArray) -> float:
+    """Return the median of what lessons say and of the prediction itself, the value nearer to it of two in the middle.
+
+    Alone, no lesson is known to be common; two that agree are.
+    """
+    ordered = np.sort(np.append(means, 0.0))
+    two = ordered[(ordered.size - 1) // 2], ordered[ordered.size // 2]
+    return float(min(two, key=abs))
+
+
+def _covariance(parts: Parts, one: Places, other: Places) -> FloatArray:
     """Return the prior covariance of logarithms between n and m places, shape (n, m)."""
+    layout, kind, squared = _alike(one, other)
+    similar = np.exp(-0.5 * squared / parts.reach**2)
+    near = parts.loads**2 + kind * parts.kind**2 + layout * parts.layout**2
+    return np.asarray(parts.shared**2 + layout * parts.everywhere**2 + similar * near)
+
+
+def _own(one: Places, other: Places) -> FloatArray:
+    """Return the shares, shape (n, m), by which n places are those of m lessons; at most 1 in all for a place."""
+    layout, kind, squared = _alike(one, other)
+    shares = layout * kind * np.exp(-0.5 * squared / SAME_LOAD**2)
+    return np.asarray(shares / np.maximum(shares.sum(axis=1, keepdims=True), 1.0))
+
+
+def _alike(one: Places, other: Places) -> tuple[BoolArray, BoolArray, FloatArray]:
+    """Return where layouts and kinds of load are equal, and the squared distance of loads, shape (n, m) each."""
     mine, theirs = (np.log(np.maximum(each.sequences, 1.0)) for each in (one, other))
-    similar = np.exp(-0.5 * (mine[:, None] - theirs[None, :]) ** 2 / REACH**2)
     layout, kind = one.layouts[:, None] == other.layouts[None, :], one.kinds[:, None] == other.kinds[None, :]
-    return np.asarray(PRIOR_DEVIATION[name] ** 2 + similar * (LIKE_LOADS**2 + kind * LIKE_KIND**2 + layout * OWN**2))
+    return layout, kind, np.asarray((mine[:, None] - theirs[None, :]) ** 2)
 
 
 def _log(name: str, ratio: float) -> float:

@@ -119,3 +119,33 @@ def test_no_lessons_move_a_factor_beyond_its_bound_or_to_nowhere(rows) -> None:
 def test_a_ratio_that_cannot_be_is_refused(ratio) -> None:
     with pytest.raises(MeasuredPointError, match="energy_ratio must be finite and positive"):
         taught(ratio)
+
+
+def slowed(*values: float) -> Learned:
+    known = Learned()
+    for value in values:
+        known = learn(known, MeasuredPoint(itl_ratio=value))
+    return known
+
+
+def test_a_latency_far_from_all_others_describes_its_own_place_alone() -> None:
+    others = [Lesson("TP1", "chat", 8.0, slowed(*[1.0] * 5)), Lesson("TP2", "chat", 64.0, slowed(*[1.0] * 5))]
+    slow = [Lesson("TP2", "chat", 512.0, slowed(*[ratio] * 5)) for ratio in (1.35, 3.0)]
+    where = places(["TP2", "TP2", "TP1"], [512.0, 128.0, 512.0])
+    some, much = (factors_at([*others, one], where)["itl"] for one in slow)
+    assert much[0] == pytest.approx(3.0, rel=0.1)
+    assert some[1:] == pytest.approx(much[1:], rel=0.01)
+    assert (some[1:] > 1.02).all()
+
+
+def test_two_latencies_that_agree_are_believed_of_other_places() -> None:
+    lessons = [Lesson("TP1", "chat", sequences, slowed(2.0)) for sequences in (16.0, 64.0)]
+    alone, together = (factors_of(told, "TP2", "chat", 32.0).itl for told in (lessons[:1], lessons))
+    assert alone < 1.25 < 1.45 < together
+
+
+def test_a_layouts_power_is_known_at_distant_loads_and_its_latency_is_not() -> None:
+    lesson = Lesson("TP1", "chat", 2.0, taught(1.0, itl_ratio=1.25, power_ratio=1.25))
+    far = factors_of([lesson], "TP1", "chat", 1000.0)
+    assert far.power > 1.06
+    assert far.itl == pytest.approx(1.0, abs=0.002)

@@ -6,7 +6,7 @@ import pytest
 from energylens.data import find_gpu, load_model
 from energylens.predictor.fitted.features import architecture_key, run_features
 from energylens.predictor.fitted.intervals import IntervalModel
-from energylens.predictor.fitted.noise import noise_variance, physics_spread
+from energylens.predictor.fitted.noise import SURE, noise_variance, physics_spread
 from energylens.predictor.fitted.residual import (
     KernelTerm,
     ResidualModel,
@@ -96,9 +96,21 @@ def test_features_keep_whole_names() -> None:
 def test_physics_is_surer_of_small_batches() -> None:
     features = RunFeatures({}, np.log(np.array([1.0, 8.0, 32.0, 128.0, 4096.0])))
     found = physics_spread(features)
-    assert found.tolist() == pytest.approx([0.5, 0.5, 0.75, 1.0, 1.0])
+    assert found.tolist() == pytest.approx([SURE, SURE, (SURE + 1.0) / 2.0, 1.0, 1.0])
     widths = IntervalModel().half_width("step", np.zeros(5, dtype=np.int64), np.full(5, 0.04), np.full(5, 1e-6), found)
     assert (widths / widths[-1]).tolist() == pytest.approx(found.tolist(), rel=1e-3)
+
+
+def test_latencies_of_one_b200_are_less_certain_at_large_batches() -> None:
+    def deviation(product: str, batch: float, target: str) -> float:
+        features = RunFeatures({"product": np.array([product])}, np.array([np.log(batch)]))
+        return float(noise_variance(target, features)[0]) ** 0.5
+
+    one, more = "B200/one/dense-bfloat16-none", "B200/several/dense-bfloat16-none"
+    for target in ("step", "itl"):
+        assert deviation(one, 256.0, target) > 1.5 * deviation(one, 32.0, target)
+    assert deviation(one, 256.0, "power") < 1.2 * deviation(one, 32.0, "power")
+    assert deviation(more, 256.0, "step") < 1.5 * deviation(more, 32.0, "step")
 
 
 def test_an_absurd_batch_has_the_spread_of_a_large_one() -> None:
