@@ -56,6 +56,8 @@ LEAST_SECONDS = 20.0
 """A part that has less time is left out."""
 SPARE_SECONDS = 15.0
 """To end in."""
+REST_SECONDS = 30.0
+"""Of a part, to come to rest in after objects were applied one by one."""
 ENDING = (signal.SIGALRM, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals after which the cluster is removed and the figures are printed."""
 SETTINGS = {"leaseSeconds": 60}
@@ -282,11 +284,11 @@ def first_seen(seen: Seen, names: Sequence[str], limit_seconds: float) -> None:
         time.sleep(0.05)
 
 
-def reaction(bench: Bench, count: int, limit_seconds: float) -> dict[str, list[float]]:
+def reaction(bench: Bench, count: int, distinct: int, limit_seconds: float) -> dict[str, list[float]]:
     """Apply LLMDeployments and Deployments at a steady pace; return the seconds until each was answered."""
     namespace = f"{scale_fleet.PREFIX}reaction"
     bench.create([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}])
-    inside, choices = bench.kubectl.within(namespace), scale_fleet.specs(200)
+    inside, choices = bench.kubectl.within(namespace), scale_fleet.specs(distinct)
     names = [f"r-{index:04d}" for index in range(count)]
     sent: dict[str, float] = {}
     plans = watching(inside, "llmd", "{.status.plan.hash}", "")
@@ -328,7 +330,7 @@ def restart(bench: Bench, limit_seconds: float) -> tuple[Phase, float, float]:
             lists = synced - started
             first_seen(seen, [name], limit_seconds)
             planned = max(0.0, seen.at.get(name, float("inf")) - synced)
-        bench.at_rest(limit_seconds)
+            bench.at_rest(max(5.0, limit_seconds - (time.monotonic() - started)))
 
     return bench.measured(start), lists, planned
 
@@ -401,10 +403,10 @@ def part_idle(bench: Bench, objects: int, options: argparse.Namespace, limit: fl
 
 
 def part_reaction(bench: Bench, objects: int, options: argparse.Namespace, limit: float, record: Record) -> None:
-    reacted = reaction(bench, options.reactions, limit)
+    reacted = reaction(bench, options.reactions, options.distinct, max(5.0, limit - REST_SECONDS))
     say(f"    the slowest plan after {reacted['LLMDeployment'][-1]:.1f} s")
     record.put(reaction=reacted)
-    bench.at_rest(min(limit, 60.0))
+    bench.at_rest(REST_SECONDS - 10.0)
 
 
 def part_node(bench: Bench, objects: int, options: argparse.Namespace, limit: float, record: Record) -> None:

@@ -256,7 +256,10 @@ def overdue(observed: Observation) -> str:
 
 def refused_pods(observed: Observation) -> str:
     """Return why the API server rejects the pods of the workload; "" if it does not."""
-    for condition in ((observed.workload or {}).get("status") or {}).get("conditions") or ():
+    status = (observed.workload or {}).get("status") or {}
+    # If all pods of the newest revision exist, those that are rejected are of an earlier template.
+    complete = rollout(observed).updated >= replicas_of(observed.workload or {}) > 0
+    for condition in () if complete else status.get("conditions") or ():
         failed = condition["type"] == "ReplicaFailure" and condition.get("status") == "True"
         if failed and condition.get("reason") != "FailedDelete":
             return ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))

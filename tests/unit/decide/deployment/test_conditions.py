@@ -117,7 +117,7 @@ CASES = [
     case("Ready", "False", "Queued", pods=(pod("p0"), pod("p1", ready=False, node="", queued="admission by Kueue"))),
     case("Progressing", "True", "Queued", pods=(pod("p1", ready=False, node="", queued="admission by Kueue"),)),
     case("Ready", "False", "Unschedulable", pods=(pod("p0"), pod("p1", ready=False, unschedulable="no node"))),
-    case("Ready", "False", "PodsRefused", workload=workload(ready=0, conditions=REFUSED), pods=()),
+    case("Ready", "False", "PodsRefused", workload=workload(ready=0, updated=0, conditions=REFUSED), pods=()),
     case("Ready", "False", "PodsFailing", pods=(pod("p0"), pod("p1", ready=False, failed="Evicted", finished=True))),
     case("Ready", "False", "Suspended", deployment=deployment(suspend=True)),
     case(
@@ -269,7 +269,7 @@ CASES = [
     case("Degraded", "True", "APIServerError", refused="timed out", refused_for=Reason.API_SERVER_ERROR),
     case("Ready", "False", "FieldManagerConflict", unsettled="Deployment llama: replicas-bot changes spec.replicas"),
     case("Degraded", "True", "FieldManagerConflict", contested="Deployment llama: replicas-bot changes spec.replicas"),
-    case("Degraded", "True", "PodsRefused", workload=workload(ready=0, conditions=REFUSED), pods=()),
+    case("Degraded", "True", "PodsRefused", workload=workload(ready=0, updated=0, conditions=REFUSED), pods=()),
     case("Degraded", "True", "PodsFailing", pods=(pod("p0"), pod("p1", ready=False, waiting="no", failing=True))),
     case(
         "Degraded",

@@ -390,6 +390,15 @@ def test_what_the_controller_has_not_acted_on_counts_for_nothing() -> None:
     assert (found.current, found.updated, found.wanted) == (False, 0, 2)
 
 
+@pytest.mark.parametrize(("updated", "is_refused"), [(0, True), (1, True), (2, False)])
+def test_a_rejection_of_pods_of_an_earlier_template_is_none_of_the_wanted_ones(updated: int, is_refused: bool) -> None:
+    # A Deployment keeps the ReplicaSet of a template that was reverted while its other pods are not available.
+    live = workload(ready=0, updated=updated, replicas=2, conditions=REFUSED)
+    observed = observation(workload=live, pods=(pod(ready=False), pod(ready=False)))
+    assert bool(refused_pods(observed)) is is_refused
+    assert (conditions(observed)["Degraded"].reason == Reason.PODS_REFUSED) is is_refused
+
+
 @pytest.mark.parametrize("condition", [("ReplicaFailure", "False"), ("Progressing", "True")])
 def test_only_a_failure_that_is_true_refuses_pods(condition: tuple[str, str]) -> None:
     stated = {"type": condition[0], "status": condition[1], "reason": "FailedCreate", "message": "no"}
