@@ -149,6 +149,7 @@ def broken(**changes: Any) -> str:
         (broken(key=["a", "b", "c", "d", "chat", 1e3]), "load 1000.0 is not a whole number"),
         (broken(applied={"means": {"energy": 900}, "weights": {"energy": 1}}), "mean energy=900.0 is not within"),
         (broken(means={"energy": "Infinity"}), "not finite"),
+        (broken(weights={"energy": 0}), "weight energy=0.0 is not within 0 and 21"),
         (broken(weights={"energy": -120.0}), "weight energy=-120.0 is not within 0 and 21"),
         (broken(weights={"energy": 1e6}), "weight energy=1000000.0 is not within 0 and 21"),
     ],
@@ -288,3 +289,9 @@ def test_the_key_of_an_earlier_release_has_five_parts() -> None:
         each["key"] = each["key"][:4]
     with pytest.raises(CorrectionsError, match="must have 5 parts"):
         Pool().load(json.dumps({**document, "version": 2}))
+
+
+def test_the_largest_weight_is_that_of_all_points_in_memory() -> None:
+    Pool().load(broken(weights={"energy": 21.0}))
+    with pytest.raises(CorrectionsError, match=r"weight energy=21\.1 is not within 0 and 21"):
+        Pool().load(broken(weights={"energy": 21.1}))
