@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus, PredictedFigures, Replan
+from energylens.api.llmdeployment import (
+    LLMDeployment,
+    PlanStatus,
+    PredictedFigures,
+    PrefillReplicas,
+    RejectedPlan,
+    Replan,
+)
 from energylens.api.quantity import format_milli
 from energylens.planner import plan
 from energylens.planner.adoption import Adoption, SwitchCost, decide, pinned_to, same_layout, switch_cost
@@ -222,3 +229,39 @@ def test_pinning_keeps_names_of_products_that_mean_the_running_one(
     pinned = pinned_to(make_deployment(hardware={"gpuProducts": ["h100", "H200"]}), status(), gpus)
     assert isinstance(pinned, LLMDeployment)
     assert pinned.spec.hardware.gpu_products == (H100,)
+
+
+def rejected(left: PlanStatus) -> RejectedPlan:
+    shape = left.model_dump(include=set(RejectedPlan.model_fields) - {"inputs", "reason", "message", "time"})
+    return RejectedPlan(**shape, inputs="i", reason="HigherEnergy", message="1.2 J", time="2026-03-01T11:00:00Z")
+
+
+def test_a_plan_that_was_rolled_back_is_not_tried_again_and_others_are() -> None:
+    current, new = status(1.0), status(0.5, tensor=2)
+    again = decision(current, new, rejected=(rejected(new),), cost=CHEAP)
+    assert (again.adopt, again.reason, again.plan) == (False, "RolledBack", current)
+    assert again.message.endswith("was rolled back at 2026-03-01T11:00:00Z and is not tried again for this spec: 1.2 J")
+    other = decision(current, new, rejected=(rejected(status(tensor=8)),), cost=CHEAP)
+    assert (other.adopt, other.reason) == (True, "EnergySaving")
+
+
+@pytest.mark.parametrize(("joules", "least", "adopt"), [(0.995, 0, True), (0.5, 50, True), (0.51, 50, False)])
+def test_a_saving_counts_from_the_least_saving_on(joules: float, least: int, adopt: bool) -> None:
+    found = decision(status(1.0), status(joules, tensor=2), replan=Replan(min_energy_saving_percent=least), cost=CHEAP)
+    assert found.adopt is adopt
+
+
+@pytest.mark.parametrize(("cooldown", "hours"), [(600, 1.0), (7200, 2.0)])
+def test_a_saving_lasts_for_the_cooldown_and_at_least_an_hour(cooldown: int, hours: float) -> None:
+    replan, worth = Replan(cooldown_seconds=cooldown), 500.0 * 3600.0 * hours
+    for cost, adopt in ((0.99 * worth, True), (1.01 * worth, False)):
+        found = decision(status(1.0), status(0.5, tensor=2), replan=replan, cost=SwitchCost(cost, 300.0))
+        assert found.adopt is adopt
+        assert f"in {hours:.1f} h" in found.message
+
+
+def test_plans_with_and_without_prefill_replicas_run_other_pods() -> None:
+    fields = ("replicas", "tensor_parallel", "pipeline_parallel", "expert_parallel", "data_parallel", "max_batch_size")
+    prefill = PrefillReplicas(**{name: getattr(status(), name) for name in fields})
+    assert not same_layout(status(), status(prefill=prefill))
+    assert same_layout(status(prefill=prefill), status(prefill=prefill))
