@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OPENBLAS_NUM_THREADS ?= 1
+# Each of the many processes that tests start would compile every module anew, a third of the start of an operator.
+unexport PYTHONDONTWRITEBYTECODE
 # vLLM of the version that the rules in planner/engines were read in; 10 GB, so apart from the checkout and kept.
 VLLM_VERSION := 0.33.0
 VLLM_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/energylens/vllm-$(VLLM_VERSION)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
-from tests.support.fake_cluster import FakeCluster
+from tests.support.fake_cluster import FakeCluster, clone
 
 H100 = "NVIDIA-H100-80GB-HBM3"
 GPU = "nvidia.com/gpu"
@@ -97,7 +96,7 @@ def _labels(template: dict[str, Any]) -> dict[str, Any]:
 def _pod(
     cluster: FakeCluster, namespace: str, pod: str, uid: str, owner: str, template: dict[str, Any]
 ) -> dict[str, Any]:
-    spec = copy.deepcopy(template["spec"])
+    spec = clone(template["spec"])
     host = _place(cluster, spec)
     scheduled: dict[str, Any] = {"type": "PodScheduled", "status": "True"}
     ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-03-01T00:00:00Z"}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.support.fake_cluster import FakeCluster, ObjectKey, Write
+from tests.support.fake_cluster import FakeCluster, ObjectKey, Write, clone
 from tests.support.fake_pods import node, run_pods
 
 from energylens.cluster.errors import ClusterError
@@ -120,7 +119,7 @@ class World:
         )
         self.cluster.listeners[:] = [self._hear]
         for (kind, _, _), body in self.cluster.objects.items():
-            self._feed(kind, copy.deepcopy(body), deleted=False)
+            self._feed(kind, clone(body), deleted=False)
         self.started_at = self.clock.now().timestamp()
         self.asked: set[Key] = set()
         self.waited = 0
@@ -170,7 +169,7 @@ class World:
         """Reconcile until nothing changes any more; a pass that failed is tried again when it asks for it."""
         retried = False
         for _ in range(MOST_PASSES):
-            before = copy.deepcopy(self.cluster.objects)
+            before = clone(self.cluster.objects)
             failed = False
             for key in keys or (KEY,):
                 try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -367,14 +368,18 @@ def test_a_multimodal_class_of_the_repository_is_code_to_trust_whatever_its_text
 
 
 GENERATIONS = ("A100", "L40S", "H100", "B200", "RTX-PRO-6000")
-SHAPES = {replace(load_model(name), name=""): name for name in known_models()}
-"""Releases of one architecture and number format differ in nothing that an engine looks at."""
+
+
+@cache
+def shapes() -> list[str]:
+    """Return a model of each architecture and number format: an engine looks at nothing in which releases differ."""
+    return list({replace(load_model(name), name=""): name for name in known_models()}.values())
 
 
 @pytest.mark.parametrize("name", ["VLLM", "SGLang"])
 def test_what_is_offered_of_the_catalogue_holds_the_rules_and_every_model_has_some(name: str) -> None:
     settings = engine(name)
-    for model_name in SHAPES.values():
+    for model_name in shapes():
         model, offered = load_model(model_name), 0
         for gpu in map(find_gpu, GENERATIONS):
             offered += _offered(model, gpu, name, settings)
@@ -388,7 +393,7 @@ def test_every_product_is_judged_like_its_generation(product: str, name: str) ->
     """Each product with every tenth model of its own, so that the products of a generation cover most of them."""
     settings, gpu, start = engine(name), find_gpu(product), sorted(load_gpus()).index(product) % 10
     twins = [twin for twin in load_gpus().values() if capability(twin) == capability(gpu)]
-    for model_name in list(SHAPES.values())[start::10]:
+    for model_name in shapes()[start::10]:
         model = load_model(model_name)
         assert len({bool(missing_kernels(model, twin, settings)) for twin in twins}) == 1, model_name
         offered = _offered(model, gpu, name, settings)
