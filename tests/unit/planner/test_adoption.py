@@ -265,3 +265,14 @@ def test_plans_with_and_without_prefill_replicas_run_other_pods() -> None:
     prefill = PrefillReplicas(**{name: getattr(status(), name) for name in fields})
     assert not same_layout(status(), status(prefill=prefill))
     assert same_layout(status(prefill=prefill), status(prefill=prefill))
+
+
+@pytest.mark.parametrize(("override", "pinned"), [(None, 0), (8192, 8192)])
+def test_a_plan_with_the_steps_of_the_engine_is_pinned_to_them_by_name_only_where_the_spec_is(
+    override: int | None, pinned: int, gpus: dict[str, GpuSpec], make_deployment: Callable[..., LLMDeployment]
+) -> None:
+    """An H100 has steps of 8,192 tokens by default."""
+    overrides = {} if override is None else {"maxBatchedTokens": override}
+    found = pinned_to(make_deployment(planning={"overrides": overrides}), status(), gpus)
+    assert isinstance(found, LLMDeployment)
+    assert found.spec.planning.overrides.max_batched_tokens == pinned

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import random
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from energylens.api.llmdeployment import Toleration
-from energylens.planner.inventory.capacity import eligible, replicas_that_fit, tolerates
+from energylens.planner.inventory.capacity import eligible, pods_beside, replicas_that_fit, tolerates
 from energylens.planner.types import GpuNode, Taint
 
 
@@ -125,3 +126,12 @@ def test_a_node_from_which_pods_are_evicted_after_a_while_is_no_place(
 def test_seconds_do_not_matter_where_nothing_is_evicted() -> None:
     brief = Toleration(operator="Exists", effect="NoExecute", toleration_seconds=5)
     assert eligible(GpuNode("n", "p", 8, taints=(Taint("a", "", "PreferNoSchedule"),)), {}, (brief,))
+
+
+@given(nodes=st.lists(st.integers(0, 8), max_size=3), pod=st.integers(1, 8), other=st.integers(1, 8))
+def test_the_best_placement_of_two_sizes_is_found(nodes: list[int], pod: int, other: int) -> None:
+    best: dict[int, int] = {}
+    for counts in itertools.product(*(range(free // pod + 1) for free in nodes)):
+        rest = sum((free - pod * count) // other for free, count in zip(nodes, counts, strict=True))
+        best[sum(counts)] = max(best.get(sum(counts), 0), rest)
+    assert pods_beside(nodes, pod, other).tolist() == [best[count] for count in range(len(best))]

@@ -13,7 +13,7 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import parse_llmdeployment
 from energylens.data import find_gpu, load_gpus, load_model, load_predictor
 from energylens.planner import plan
-from energylens.planner.inventory.network import SPEED_LABEL, network_of
+from energylens.planner.inventory.network import MOST_GIGABITS, SPEED_LABEL, network_of, with_networks
 from energylens.planner.search.identity import inputs_hash
 from energylens.planner.types import ClusterSnapshot, Feasible, GpuNode
 from energylens.predictor.types import Layouts, Workload
@@ -59,6 +59,9 @@ def planned(deployment: LLMDeployment, *labels: dict[str, str]) -> Feasible:
         ([{INSTANCE: "p5.48xlarge", SPEED_LABEL: "200"}], 200, f"label {SPEED_LABEL}"),
         ([{SPEED_LABEL: "fast"}], None, SPEED_LABEL),
         ([{SPEED_LABEL: "0"}], None, SPEED_LABEL),
+        ([{SPEED_LABEL: "1"}], 1, f"label {SPEED_LABEL}"),
+        ([{SPEED_LABEL: f"{MOST_GIGABITS}"}], MOST_GIGABITS, f"label {SPEED_LABEL}"),
+        ([{SPEED_LABEL: f"{MOST_GIGABITS + 1}"}], None, SPEED_LABEL),
         ([{INSTANCE: "m7i.large"}], None, SPEED_LABEL),
     ],
 )
@@ -137,3 +140,10 @@ def test_a_label_is_an_input_of_a_plan() -> None:
         for labels in ({}, {SPEED_LABEL: "100"}, {SPEED_LABEL: "400"})
     )
     assert len({plain, labelled, faster}) == 3
+
+
+def test_products_get_their_network_in_bytes_per_second() -> None:
+    found = with_networks(asked().spec, nodes({SPEED_LABEL: "400"}), load_gpus())
+    assert found[H100].network_bandwidth == 50e9
+    others = {name: gpu for name, gpu in load_gpus().items() if name != H100}
+    assert {name: gpu for name, gpu in found.items() if name != H100} == others

@@ -1,0 +1,36 @@
+"""Which way to GPUs the pods of a plan use where nodes differ."""
+
+from __future__ import annotations
+
+import pytest
+
+from energylens.planner.inventory.access import of_another_access, with_one_access
+from energylens.planner.types import BY_RESOURCE, GpuAccess, GpuNode
+
+H100 = "NVIDIA-H100-80GB-HBM3"
+BY_CLAIM: frozenset[GpuAccess] = frozenset({"Claim"})
+
+
+@pytest.mark.parametrize(
+    ("by_resource", "by_claim", "used"),
+    [(8, 8, "resource"), (7, 9, "claim"), (9, 7, "resource"), (7, 8, "claim"), (0, 8, "claim")],
+)
+def test_requests_are_used_where_they_give_half_of_the_gpus(by_resource: int, by_claim: int, used: str) -> None:
+    nodes = (
+        GpuNode("resource", H100, by_resource, access=BY_RESOURCE),
+        GpuNode("claim", H100, by_claim, access=BY_CLAIM),
+    )
+    assert [node.name for node in with_one_access(nodes)] == [used]
+    (left,) = of_another_access(nodes)
+    assert left.name == ({"resource", "claim"} - {used}).pop()
+
+
+def test_each_product_has_a_way_of_its_own() -> None:
+    nodes = (GpuNode("resource", H100, 8, access=BY_RESOURCE), GpuNode("claim", "NVIDIA-L4", 8, access=BY_CLAIM))
+    assert with_one_access(nodes) == nodes
+    assert of_another_access(nodes) == []
+
+
+def test_without_claims_every_node_counts() -> None:
+    nodes = (GpuNode("a", H100, 8), GpuNode("b", H100, 4))
+    assert with_one_access(nodes) == nodes
