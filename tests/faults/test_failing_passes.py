@@ -25,7 +25,7 @@ OTHER: Key = (NAMESPACE, "other")
 DECIDED = [str(kind) for kind in DEPLOYMENT_VERDICTS if kind != "Degraded"]
 
 
-DEFECT = "ValueError: cannot convert float NaN to integer (in energylens.controller.reconcile.Reconciler._decide)"
+DEFECT = "ValueError: cannot convert float NaN to integer (in energylens.controller.reconcile.Reconciler._in_planner)"
 
 
 class PatientQueue(KeyQueue):

@@ -69,12 +69,12 @@ async def take(world: World, step: Step) -> None:
 
 
 def without_limits(value: Any) -> Any:
-    """Leave out the limits of the last rollout, which depend on what was replaced."""
+    """Leave out the limits of the last rollout and the previous plan, which depend on what was replaced."""
     if isinstance(value, dict):
         return {
             name: without_limits(item)
             for name, item in value.items()
-            if name not in ("strategy", "energylens.dev/applied-hash")
+            if name not in ("strategy", "energylens.dev/applied-hash", "previousRevision")
         }
     return [without_limits(item) for item in value] if isinstance(value, list) else value
 

@@ -198,7 +198,10 @@ async def test_an_operator_that_sees_the_past_undoes_nothing_for_good(world: Wor
 async def test_a_way_round_ends_where_the_straight_way_ends() -> None:
     first, second = llama(), llama(planning=overrides(replicas=3, maxBatchSize=16))
     third = llama(planning=overrides(replicas=1, maxBatchSize=128))
-    assert (await clean(first, second, third)).end_state() == (await clean(first, third)).end_state()
+    round_about, straight = await clean(first, second, third), await clean(first, third)
+    previous = [world.status().pop("previousRevision") for world in (round_about, straight)]
+    assert [revision["replicas"] for revision in previous] == [3, 2]
+    assert round_about.end_state() == straight.end_state()
 
 
 async def test_there_and_back_ends_where_it_began() -> None:

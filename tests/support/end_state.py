@@ -33,6 +33,8 @@ MASKED = frozenset(
         *(APPLIED_HASH, REVISION_LABEL, "inputsHash", "pod-template-hash"),
         # What else could be done, which depends on the GPUs that were free at the moment.
         *("alternatives", "candidates.csv", "plan.json", "maxSurge", "maxUnavailable"),
+        # The plan before, which says which way the object came.
+        "previousRevision",
         # What the API server hands out.
         *("clusterIP", "clusterIPs", "nodeName", "hostIP", "hostIPs", "podIP", "podIPs"),
     )

@@ -241,7 +241,10 @@ class World:
             self.store.put_pod(body, deleted)
 
 
-_COUNTERS = ("uid", "resourceVersion", "generation", "observedGeneration", "lastTransitionTime", "planAdoptionTime")
+_COUNTERS = (
+    *("uid", "resourceVersion", "generation", "observedGeneration"),
+    *("lastTransitionTime", "planAdoptionTime", "replacedTime"),
+)
 
 
 def plain(value: Any) -> Any:
