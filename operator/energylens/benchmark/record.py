@@ -46,7 +46,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class MeasuredPoint:
+class BenchmarkedPoint:
     """One point as it was measured."""
 
     point: Point
@@ -68,7 +68,7 @@ def run_id(subject: Subject, point: Point) -> str:
     return f"{subject.run}-{point.name}"
 
 
-def row_of(subject: Subject, found: MeasuredPoint, before: Sequence[Mapping[str, str]]) -> dict[str, str]:
+def row_of(subject: Subject, found: BenchmarkedPoint, before: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Return the row of a measured point.
 
     Args:
@@ -115,7 +115,7 @@ def row_of(subject: Subject, found: MeasuredPoint, before: Sequence[Mapping[str,
     return {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in figures.items()}
 
 
-def is_host_bound(found: MeasuredPoint, before: Sequence[Mapping[str, str]]) -> bool:
+def is_host_bound(found: BenchmarkedPoint, before: Sequence[Mapping[str, str]]) -> bool:
     """Return whether the host limits throughput: the GPUs draw less than under a smaller load of the same shape."""
     if found.point.kind != "closed":
         return False

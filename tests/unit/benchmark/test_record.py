@@ -10,7 +10,7 @@ import pytest
 from energylens.benchmark.points import Point, closed_points, poisson_point
 from energylens.benchmark.record import (
     COLUMNS,
-    MeasuredPoint,
+    BenchmarkedPoint,
     RunRecordError,
     Subject,
     append,
@@ -28,9 +28,9 @@ SUBJECT = Subject(
 SEEN = WindowLatencies(2000, 40, 40, {50: 10.0, 90: 11.0, 95: 12.0, 99: 13.0}, 10.5, {50: 30.0})
 
 
-def measured(level: float, watts: float, kind: str = "closed") -> MeasuredPoint:
+def measured(level: float, watts: float, kind: str = "closed") -> BenchmarkedPoint:
     point = Point("closed", level, 300, 400) if kind == "closed" else poisson_point(level, 300, 400)
-    return MeasuredPoint(point, SEEN, 7.5, watts, 100.0, 20.0)
+    return BenchmarkedPoint(point, SEEN, 7.5, watts, 100.0, 20.0)
 
 
 def test_a_row_is_read_as_the_run_that_was_measured(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from energylens.benchmark.client import ServerUnderTest
 from energylens.benchmark.points import Point
 from energylens.benchmark.processes import ClientFailedError, RunningLoad, running
-from energylens.benchmark.record import MeasuredPoint
+from energylens.benchmark.record import BenchmarkedPoint
 from energylens.benchmark.statistics import latencies
 from energylens.cli.errors import InputError
 from energylens.cli.inputs.local_window import WindowRequest, observe, select
@@ -43,7 +43,7 @@ class Bench:
     clock: Clock
 
 
-def measure_point(bench: Bench, point: Point) -> MeasuredPoint:
+def measure_point(bench: Bench, point: Point) -> BenchmarkedPoint:
     """Load an engine, wait until the load is steady, and measure a window.
 
     Raises:
@@ -75,7 +75,7 @@ def measure_point(bench: Bench, point: Point) -> MeasuredPoint:
             f"clients got {ours:.0f} tokens per second and the engine counts {window.output_tokens_per_second:.0f}: "
             "others use the engine, or the clients are too slow"
         )
-    return MeasuredPoint(
+    return BenchmarkedPoint(
         point, seen, window.mean_running, window.power_watts, window.output_tokens_per_second, end - start
     )
 
