@@ -169,7 +169,7 @@ def test_the_nearest_power_cap_is_known_to_the_watt(
 
     def capped(watts: int) -> PlanningResult:
         asked = make_deployment(
-            workload=LOAD | {"requestsPerSecond": "5"},
+            workload=LOAD | {"requestsPerSecond": "2"},
             slo={"percentile": "P50", "itlMilliseconds": 8},
             energy={"powerCap": {"mode": "Fixed", "wattsPerGPU": watts}},
         )
