@@ -92,3 +92,20 @@ def test_commands_in_docs_exist(page: str, words: str) -> None:
 
 def test_commands_are_found_in_the_pages_that_show_them() -> None:
     assert {"README.md", "cli.md", "accuracy.md", "dev-cluster.md"} <= {page for page, _ in COMMANDS}
+
+
+def test_the_saving_that_readme_claims_is_that_of_the_table() -> None:
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    row = re.search(
+        r"^\| `model` \| all GPUs of the node \| (\d+) \| (\d+) \| ([\d.]+ %) \| ([\d.]+ %) \| (\d+) \| (\d+) \|$",
+        (ROOT / "docs" / "accuracy.md").read_text(),
+        re.MULTILINE,
+    )
+    assert row is not None
+    cases, sets, best, picks, broken, none = row.groups()
+    assert f"picks save {picks} of the energy" in readme
+    assert f"Over {cases} comparisons of measured runs ({sets} combinations" in readme
+    assert f"uses **{best} less energy** per token" in readme
+    assert f"picks use **{picks} less**" in readme
+    assert (broken == "0") == ("None of them breaks the bound" in readme)
+    assert f"; {none} cases got no pick" in readme
