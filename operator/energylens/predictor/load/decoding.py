@@ -52,23 +52,25 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Life:
-    """Conditions of a request from its first token to its last; arrays of shape (n,)."""
+    """Conditions of a request from its first token to its last, in its lane; arrays of shape (n,).
+
+    A lane is a part of a replica that steps independently, with its share of the requests.
+    """
 
     running: FloatArray
-    """Mean running sequences of the replica by Little's law with the mean step, positive."""
+    """Mean running sequences of the lane by Little's law with the mean step, positive."""
     around: Occupancy
-    """Distribution of the running sequences over time."""
-    lanes: FloatArray
-    """Lanes of a replica that step independently, each with its part of the sequences."""
+    """Distribution of the running sequences of the lane over time."""
     growth: FloatArray
     """Relative growth of the mean step with the logarithm of the sequences."""
     rate: FloatArray
-    """Requests per second that join the steps of one lane."""
+    """Requests per second that join the steps of the lane."""
     prompt: FloatArray
     """Seconds of a prompt of mean length."""
     prompt_variance: float
     """Variance of a prompt's length over the square of the mean."""
     arrival_variation: FloatArray
+    """Squared coefficient of variation of the times between requests of the lane."""
     seconds: FloatArray
     """Time per output token of a request at the mean number of sequences, s."""
     fullest: FloatArray
@@ -83,7 +85,7 @@ def decoding(life: Life) -> Decoding:
     # The autocorrelation of the number falls linearly to 0 over one life, and more slowly by 1 - growth if steps grow
     # with the number. This gives the share of its variance that remains in its mean over a life.
     kept = 1.0 - (1.0 - growth) / 3.0
-    sequences = growth**2 * kept * life.around.variance * life.lanes / life.around.mean**2
+    sequences = growth**2 * kept * life.around.variance / life.around.mean**2
     prompts = life.rate * (life.prompt / left) ** 2 * (life.arrival_variation + life.prompt_variance)
     # Requests that arrive during a life also run beside it, for half of it on average.
     both = growth * life.arrival_variation * life.prompt / left

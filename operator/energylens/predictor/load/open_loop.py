@@ -72,21 +72,22 @@ def latencies(
 
 
 def _life(loop: OpenLoop, law: StepLaw, around: Occupancy) -> Life:
-    """Return the conditions of a request; ``law`` describes steps at the mean number of running sequences."""
-    running, terms = np.maximum(loop.running, 1e-3), loop.terms
-    seconds = loop.output_steps * law.mean
+    """Return the conditions of a request in one lane.
+
+    ``law`` describes steps at the mean number of running sequences, ``around`` the running sequences of a lane.
+    """
+    terms, seconds = loop.terms, loop.output_steps * law.mean
     # The time with all places taken; no step is longer than one filled with prompts.
     full = loop.places / np.maximum(loop.most * seconds, 1e-12)
-    longest = terms.decode + loop.decode_slope * np.maximum(loop.places - running, 0.0) + terms.once + terms.room
+    longest = terms.decode + loop.decode_slope * np.maximum(loop.places - loop.running, 0.0) + terms.once + terms.room
     return Life(
-        running=running,
+        running=np.maximum(loop.running / loop.lanes, 1e-3),
         around=around,
-        lanes=loop.lanes,
         growth=loop.rate * loop.output_steps * loop.mean_slope,
         rate=loop.lane_rate,
         prompt=terms.prompt,
         prompt_variance=loop.prompt_variance,
-        arrival_variation=loop.arrival_variation,
+        arrival_variation=thinned_variation(loop.arrival_variation, loop.lanes),
         seconds=seconds,
         fullest=np.maximum(np.minimum(full, longest / law.mean), 1.0),
     )

@@ -52,6 +52,19 @@ def test_ranks_that_step_apart_are_as_fast_as_one_with_its_share_of_the_requests
     for level in LEVELS:
         np.testing.assert_allclose(four.ttft[level], one.ttft[level], rtol=1e-9)
         np.testing.assert_allclose(four.step[level], one.step[level], rtol=1e-9)
+        np.testing.assert_allclose(four.decoding.quantile(level), one.decoding.quantile(level), rtol=1e-9)
+
+
+def test_tokens_of_ranks_that_step_apart_take_the_time_of_their_steps() -> None:
+    predictor, model, rates = load_predictor("vllm"), load_model("meta-llama/Llama-3.1-8B-Instruct"), [1e-4, 0.01, 1.0]
+    ones = np.ones(3, dtype=np.int64)
+    for ranks in (1, 2, 8):
+        where = Layouts(ones, ones, ones, ones * ranks, ones * 64, np.full(3, np.nan))
+        load = np.array(rates) * ranks
+        found = predictor.at_rate(model, find_gpu("H100"), where, Workload(1000.0, 100.0), load)
+        # No median step computes a prompt, and few steps do.
+        assert (found.tpot_ms > 0.98 * found.itl_p50_ms).all(), ranks
+        assert (found.tpot_ms < 1.1 * found.itl_p50_ms).all(), ranks
 
 
 def test_a_replica_is_no_other_for_one_beside_it_that_differs_in_one_figure() -> None:
