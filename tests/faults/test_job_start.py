@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.support.fake_pods import run_pods
-from tests.support.world import World, llama
+from tests.support.world import KEY, World, llama
 
 from energylens.cluster.port import Object
 
@@ -136,28 +136,105 @@ async def test_no_start_is_before_not_before() -> None:
         (None, "ForecastMissing", "ConfigMap grid does not exist"),
         (grid(DAY, key="other"), "ForecastMissing", "has no key 'forecast.csv'; its keys: other"),
         (grid(DAY, "price"), "ForecastInvalid", "line 1 must be time,gramsPerKilowattHour"),
-        (grid([300] * 1), "ForecastShort", f"the forecast covers {hour(0)} to {hour(1)}, which is less than"),
+        (grid([300] * 1), "ForecastShort", f"the forecast covers {hour(0)} to {hour(1)}, and the job of"),
     ],
 )
-async def test_without_a_usable_forecast_the_job_starts_at_once(
+async def test_without_a_usable_forecast_the_job_starts_after_a_short_wait(
     forecast: Object | None, reason: str, words: str
 ) -> None:
     found = await world(*([] if forecast is None else [forecast]), job(requests=200_000, seconds=20_000))
     timed = found.condition("StartTimed")
-    assert pods_exist(found)
+    assert not pods_exist(found)
     assert (timed["status"], timed["reason"]) == ("False", reason)
     assert words in timed["message"]
-    assert timed["message"].startswith("starts at once: ")
+    assert timed["message"].startswith(f"starts at {hour(1 / 6)}: ")
+    assert "waits until then for a usable forecast; ends" in timed["message"]
+    assert await found.reconciler.reconcile(KEY) == 30
+    # A restart of the operator does not begin the wait again.
+    await to(found, 0.1)
+    found.start()
+    await to(found, 0.16)
+    assert (start(found)["startTime"], pods_exist(found)) == (hour(1 / 6), False)
+    await to(found, 1 / 6)
+    assert pods_exist(found)
+    assert found.condition("StartTimed")["reason"] == reason
 
 
-async def test_a_stale_forecast_starts_a_new_job_at_once() -> None:
+async def test_a_forecast_that_comes_after_the_job_decides() -> None:
+    found = await world(job())
+    assert start(found)["reason"] == "ForecastMissing"
+    # Even in the pass in which the wait is over.
+    found.cluster.put(grid(DAY))
+    await to(found, 1 / 6)
+    assert (start(found)["reason"], pods_exist(found)) == ("BestHours", False)
+    assert hour(3) <= start(found)["startTime"] <= hour(5)
+
+
+async def test_the_wait_for_a_forecast_ends_at_the_last_safe_start() -> None:
+    by = 1.0
+    found = await world(job(by=by))
+    longest = found.status()["plan"]["job"]["longestSeconds"]
+    await to(found, 0)
+    found = World()
+    found.clock.advance(3600 - longest - 60)
+    found.cluster.put(job(by=by))
+    await found.settle()
+    assert start(found)["startTime"] == start(found)["latestStartTime"] == hour(1 - longest / 3600)
+    found.clock.advance(60)
+    await found.settle()
+    assert pods_exist(found)
+
+
+async def test_a_start_that_waited_for_approval_is_chosen_again() -> None:
+    body = job(by=30)
+    body["spec"]["planning"]["mode"] = "Manual"
+    found = await world(grid([300, 300, 50, 50, 50, *[300] * 10, 60, 60, 60, *[300] * 12]), body)
+    assert hour(2) <= start(found)["startTime"] <= hour(4)
+    await to(found, 9)
+    assert (start(found)["state"], pods_exist(found)) == ("Waiting", False)
+    body["spec"]["planning"]["approvedPlanHash"] = found.status()["plan"]["hash"]
+    found.cluster.put(body)
+    await found.settle()
+    assert (start(found)["state"], pods_exist(found)) == ("Waiting", False)
+    assert hour(14.5) <= start(found)["startTime"] <= hour(17)
+
+
+async def test_the_pods_of_a_deleted_job_of_the_same_name_do_not_count() -> None:
+    body = job()
+    del body["spec"]["workload"]["job"]["start"]
+    found = await world(grid(DAY), body)
+    assert pods_exist(found)
+    # The garbage collector has not come yet.
+    old = found.cluster.objects["Deployment", "team", "llama"]
+    found.cluster.remove("LLMDeployment", "team", "llama")
+    found.cluster.put({**old, "metadata": {k: v for k, v in old["metadata"].items() if k != "resourceVersion"}})
+    found.cluster.put(job())
+    await found.settle()
+    assert start(found)["state"] == "Waiting"
+    found.cluster.remove("Deployment", "team", "llama")
+    await found.settle()
+    assert (start(found)["state"], pods_exist(found)) == ("Waiting", False)
+
+
+async def test_an_edited_start_is_never_later_than_is_safe() -> None:
+    found = await world()
+    planned = start(found)
+    body = found.cluster.objects["LLMDeployment", "team", "llama"]
+    for edited in (hour(9.99), "9999-12-31T23:59:59Z"):
+        body["status"]["jobStart"] = {**planned, "startTime": edited, "latestStartTime": edited}
+        found.start()
+        await found.settle()
+        assert start(found)["startTime"] == planned["startTime"]
+
+
+async def test_a_new_job_waits_for_a_forecast_that_is_not_stale() -> None:
     found = World()
     found.clock.advance(86_400)
     found.cluster.put(grid(DAY))
     found.cluster.put(job(by=40))
     await found.settle()
     timed = found.condition("StartTimed")
-    assert pods_exist(found)
+    assert not pods_exist(found)
     assert (timed["status"], timed["reason"]) == ("False", "ForecastStale")
     assert f"the forecast ended at {hour(12)}" in timed["message"]
 

@@ -12,7 +12,7 @@ from energylens.decide.deployment.children import Children, children
 from energylens.decide.deployment.events import transitions
 from energylens.decide.deployment.following import carried_load
 from energylens.decide.deployment.inputs import Inputs
-from energylens.decide.deployment.job_start import followed_start, planned_start, waits_until
+from energylens.decide.deployment.job_start import followed_start, looks_at, own_workload, planned_start
 from energylens.decide.deployment.observation import Allowed, Observation, PlanChoice, PodState, of_main
 from energylens.decide.deployment.rollouts import replicas_of
 from energylens.decide.deployment.status import status_of
@@ -82,11 +82,12 @@ def decide(
     plan = inputs.standing or planning.plan
     workload = running.workloads.running(plan)
     pods = of_main(running.pods)
-    runs = workload is not None and replicas_of(workload) > 0
+    own = own_workload(inputs.deployment, workload)
+    runs = own is not None and replicas_of(own) > 0
     start = planned_start(inputs.deployment, planning.plan, inputs.job_hours, now, runs=runs)
-    start = followed_start(start, workload, pods, now)
+    start = followed_start(start, own, pods, now)
     if start is not None:
-        planning = replace(planning, next_look=waits_until(start, now))
+        planning = replace(planning, next_look=looks_at(start, now))
     observed = Observation(
         deployment=inputs.deployment,
         planning=planning,

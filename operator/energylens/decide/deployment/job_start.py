@@ -22,15 +22,20 @@ from energylens.decide.reasons import ConditionType, Reason
 
 MOST_START_SECONDS = 3600
 """Longest start that counts as measured; a pod that took longer waited for something else, such as GPUs."""
+FORECAST_WAIT = timedelta(minutes=10)
+"""Longest wait for a usable forecast: a ConfigMap may be created or updated just after the LLMDeployment, as by one
+``kubectl apply``, and a start cannot be undone."""
+FORECAST_LOOK = timedelta(seconds=30)
+"""Time between two reads of the ConfigMap during this wait; ConfigMaps of users are not watched."""
+MISSED = timedelta(minutes=15)
+"""A planned start without pods for so long, as without the approval of the plan, is chosen again."""
 _TIMED = (Reason.BEST_HOURS, Reason.BEST_KNOWN_HOURS)
+_UNTIMED = (Reason.FORECAST_MISSING, Reason.FORECAST_INVALID, Reason.FORECAST_STALE, Reason.FORECAST_SHORT)
 _REASONS = (
     *_TIMED,
     Reason.NO_TIME_LEFT,
     Reason.ALREADY_RUNNING,
-    Reason.FORECAST_MISSING,
-    Reason.FORECAST_INVALID,
-    Reason.FORECAST_STALE,
-    Reason.FORECAST_SHORT,
+    *_UNTIMED,
 )
 STARTED = ("Starting", "Started")
 """States in which pods were created."""
@@ -115,9 +120,16 @@ def planned_start(
         )
     kept = None if before is None or before.state != "Waiting" else moment_of(before.start_time)
     inputs = timing.digest(job.start, hours)
-    if before is not None and kept is not None and (kept <= now or before.inputs_hash == inputs):
-        return before
+    if before is not None and kept is not None:
+        # Without pods, a start that is due may still move: to known hours, or because it was missed.
+        fixed = runs or hours.values is None or (before.reason not in _UNTIMED and now - kept < MISSED)
+        # The status may have been edited while no operator ran.
+        safe = kept <= _latest(job.start, timing)
+        if (fixed and kept <= now) or (now < kept and safe and before.inputs_hash == inputs):
+            return before
     found = _chosen(timing, job.start, hours, now, kept)
+    if before is not None and kept is not None and kept <= now and found.reason not in _TIMED:
+        return before
     return JobStartStatus(
         state="Waiting",
         start_time=timestamp(found.begin),
@@ -129,6 +141,12 @@ def planned_start(
         start_seconds=measured,
         inputs_hash=inputs,
     )
+
+
+def own_workload(deployment: LLMDeployment, workload: Body | None) -> Body | None:
+    """Return the workload of a deployment; None for that of a deleted one of the same name, which ends by itself."""
+    owners = {owner.get("uid") for owner in (workload or {}).get("metadata", {}).get("ownerReferences") or ()}
+    return workload if not owners or deployment.metadata.uid in owners else None
 
 
 def followed_start(
@@ -170,6 +188,14 @@ def waits_until(start: JobStartStatus | None, now: datetime) -> datetime | None:
         return None
     planned = moment_of(start.start_time)
     return planned if planned is not None and planned > now else None
+
+
+def looks_at(start: JobStartStatus | None, now: datetime) -> datetime | None:
+    """Return when a job that waits is to be looked at; None if it does not wait."""
+    planned = waits_until(start, now)
+    if start is None or planned is None or start.reason not in _UNTIMED or planned - now > FORECAST_WAIT:
+        return planned
+    return min(planned, now + FORECAST_LOOK)
 
 
 def start_verdict(
@@ -245,10 +271,8 @@ class _Found:
 
 
 def _chosen(timing: _Timing, start: JobStart, hours: JobHours, now: datetime, kept: datetime | None) -> _Found:
-    """Return the best start; without a usable forecast the planned one, or else a start at once."""
-    by, not_before = moment_of(start.complete_by), moment_of(start.not_before)
-    assert by is not None
-    earliest, latest = max(now, not_before or now), by - timedelta(seconds=timing.longest)
+    """Return the best start; without a usable forecast the planned one, or else a start after a short wait for one."""
+    earliest, latest = max(now, moment_of(start.not_before) or now), _latest(start, timing)
 
     def made(begin: datetime, reason: Reason, message: str, saving: int | None = None) -> _Found:
         # A start within the present second is due.
@@ -279,14 +303,23 @@ def _chosen(timing: _Timing, start: JobStart, hours: JobHours, now: datetime, ke
         why = f"the {_source(start)} ended at {_text(end)}"
         if reason is Reason.FORECAST_SHORT:
             why = (
-                f"the {_source(start)} covers {_text(first)} to {_text(end)}, which is less than the job of "
-                f"{length.total_seconds():.0f} s needs"
+                f"the {_source(start)} covers {_text(first)} to {_text(end)}, and the job of "
+                f"{length.total_seconds():.0f} s fits into no part of this time from {_text(earliest)} on that ends "
+                f"by completeBy"
             )
             if safe is not None:
                 why = f"the {_source(start)} covers {_text(first)} to {_text(end)} only"
     if safe is not None:
         return made(safe, reason, f"{why}; the planned start stays")
-    return made(earliest, reason, why)
+    waits = f"waits until then for a usable {_source(start)}"
+    return made(min(latest, max(earliest, now + FORECAST_WAIT)), reason, f"{why}; {waits}")
+
+
+def _latest(start: JobStart, timing: _Timing) -> datetime:
+    """Return the last start that surely ends in time."""
+    by = moment_of(start.complete_by)
+    assert by is not None
+    return by - timedelta(seconds=timing.longest)
 
 
 def _weighed(

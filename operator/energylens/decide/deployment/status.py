@@ -19,7 +19,7 @@ from energylens.decide.deployment import rollback
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.conditions import all_conditions
 from energylens.decide.deployment.following import load_status
-from energylens.decide.deployment.job_start import followed_start
+from energylens.decide.deployment.job_start import followed_start, own_workload
 from energylens.decide.deployment.learned_hours import learned_status
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.deployment.replica import is_asked
@@ -120,7 +120,8 @@ def _job_start(observed: Observation) -> JobStartStatus | None:
         return None
     if observed.job_start is None:
         return observed.deployment.status.job_start
-    return followed_start(observed.job_start, observed.workload, observed.pods, observed.now)
+    own = own_workload(observed.deployment, observed.workload)
+    return followed_start(observed.job_start, own, observed.pods, observed.now)
 
 
 def _verification(observed: Observation) -> VerificationStatus | None:

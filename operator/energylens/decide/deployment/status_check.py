@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import MAXYEAR, datetime, timedelta
 from typing import Any, get_args
 
 from energylens.api.base import Condition
@@ -234,9 +234,11 @@ def _job_start_problem(start: JobStartStatus) -> str:
 
 def _is_moment(text: str) -> bool:
     try:
-        return datetime.fromisoformat(text).tzinfo is not None
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return False
+    # Some time is added to it.
+    return moment.tzinfo is not None and 1 < moment.year < MAXYEAR
 
 
 def _rollback_problem(rollback: RollbackStatus) -> str:
