@@ -31,7 +31,7 @@ from energylens.controller.kinds import ALL_KINDS, WatchableKinds
 from energylens.controller.store import Key, Store
 
 LISTS_GET_OLD_AFTER = 20
-"""Looks at the store without anything new before listing again: what was deleted since the list never comes."""
+"""Looks at the store without anything new before what is missing is listed again: some may have been deleted."""
 LOOK_SECONDS = 0.25
 
 _WITHOUT_UID = (NODE, NAMESPACE)
@@ -81,7 +81,7 @@ class Sweeper:
         Late watches still bring something every few seconds; as long as they do, this waits.
 
         Returns:
-            What did not come; nothing where all is known.
+            What did not come and still exists; nothing where all is known.
 
         Raises:
             ClusterError: a kind cannot be listed.
@@ -94,6 +94,14 @@ class Sweeper:
             rest = {resource: {name: listed[resource][name] for name in names} for resource, names in missing.items()}
             before, missing = missing, self._missing(rest)
             idle_looks = idle_looks + 1 if missing == before else 0
+        if missing:
+            there = {resource: await self._listed(resource) for resource in missing}
+            # What was deleted since the list never comes, and no watch missed it.
+            rest = {
+                resource: {name: listed[resource][name] for name in names if name in there[resource]}
+                for resource, names in missing.items()
+            }
+            missing = self._missing(rest)
         return [Missed(resource, name) for resource, names in missing.items() for name in names]
 
     async def read(self, missed: Sequence[Missed]) -> None:

@@ -198,8 +198,23 @@ async def test_settling_does_not_wait_for_what_was_deleted_after_the_list(swept:
         return found
 
     world.cluster.list_objects = goes_after_the_list  # type: ignore[method-assign]
-    await swept.sweeper.settle()
+    assert await swept.sweeper.settle() == []
     assert swept.naps == 3 + LISTS_GET_OLD_AFTER
+
+
+async def test_what_a_watch_told_the_end_of_while_other_kinds_were_listed_was_not_missed(swept: Swept) -> None:
+    world, listing = swept.world, swept.world.cluster.list_identities
+    world.delayed = None
+
+    async def node_goes_after_its_list(resource: Resource, **kwargs: Any) -> dict[tuple[str, str], Identity]:
+        found = await listing(resource, **kwargs)
+        if resource.kind == "Node" and ("Node", "", "h100-1") in world.cluster.objects:
+            world.cluster.remove("Node", "", "h100-1")
+        return found
+
+    world.cluster.list_identities = node_goes_after_its_list  # type: ignore[method-assign]
+    assert await swept.sweeper.settle() == []
+    assert "h100-1" not in world.store.nodes
 
 
 async def test_a_disruption_budget_that_was_edited_or_deleted_is_put_right(swept: Swept) -> None:
