@@ -213,7 +213,7 @@ def _whole_groups(pods: Iterable[PodState], size: int) -> int:
 def trouble(observed: Observation, state: RolloutProgress) -> Trouble | None:
     """Return the worst trouble that keeps the pods of a workload from becoming ready; None if none is known."""
     found = _trouble(observed, state.revision)
-    if found is None and observed.prefill is not None and observed.prefill_pods:
+    if found is None and observed.prefill is not None:
         found = _trouble(prefill_view(observed), workload_revision(observed.prefill))
     return found
 
@@ -258,7 +258,7 @@ def refused_pods(observed: Observation) -> str:
     """Return why the API server rejects the pods of the workload; "" if it does not."""
     status = (observed.workload or {}).get("status") or {}
     # If all pods of the newest revision exist, those that are rejected are of an earlier template.
-    complete = rollout(observed).updated >= replicas_of(observed.workload or {}) > 0
+    complete = main_rollout(observed).updated >= replicas_of(observed.workload or {}) > 0
     for condition in () if complete else status.get("conditions") or ():
         failed = condition["type"] == "ReplicaFailure" and condition.get("status") == "True"
         if failed and condition.get("reason") != "FailedDelete":

@@ -20,6 +20,7 @@ from tests.unit.decide.observations import (
     workload,
 )
 
+from energylens.api.llmdeployment import PrefillReplicas
 from energylens.data import load_gpus
 from energylens.decide.deployment.children import children
 from energylens.decide.deployment.conditions import all_conditions
@@ -397,6 +398,25 @@ def test_a_rejection_of_pods_of_an_earlier_template_is_none_of_the_wanted_ones(u
     observed = observation(workload=live, pods=(pod(ready=False), pod(ready=False)))
     assert bool(refused_pods(observed)) is is_refused
     assert (conditions(observed)["Degraded"].reason == Reason.PODS_REFUSED) is is_refused
+
+
+@pytest.mark.parametrize("role", ["decode", "prefill"])
+@pytest.mark.parametrize("there", [0, 1])
+def test_refused_pods_of_a_role_are_told_of_whatever_the_other_role_has(role: str, there: int) -> None:
+    prefill = PrefillReplicas(
+        replicas=2, tensor_parallel=1, pipeline_parallel=1, expert_parallel=1, data_parallel=1, max_batch_size=4
+    )
+    whole, pods = workload(), (pod("a"), pod("b"))
+    lacking = workload(ready=there, updated=there, replicas=there, conditions=REFUSED)
+    live = {"decode": (whole, pods), "prefill": (whole, pods), role: (lacking, pods[:there])}
+    observed = observation(
+        planning=PlanChoice(plan(prefill=prefill), model(), True, Reason.PLANNED, ""),
+        workload=live["decode"][0],
+        pods=live["decode"][1],
+        prefill=live["prefill"][0],
+        prefill_pods=live["prefill"][1],
+    )
+    assert conditions(observed)["Degraded"].reason == Reason.PODS_REFUSED
 
 
 @pytest.mark.parametrize("condition", [("ReplicaFailure", "False"), ("Progressing", "True")])
