@@ -82,8 +82,10 @@ def _known(observed: Observation, running_hash: str) -> ActiveRevision:
     same = before if before is not None and before.plan_hash == running_hash else None
     empty = ActiveRevision(plan_hash=running_hash, workload_ref=WorkloadRef(api_version="", kind="", name=""))
     if plan is not None and plan.hash == running_hash:
-        # The hash covers the model.
-        known: ActiveRevision = (same or empty).model_copy(update={"model": deployment.spec.model.name})
+        known = same or empty
+        if observed.planning.good:
+            # The hash covers the model. A plan that stays because the spec has none may be for another model.
+            known = known.model_copy(update={"model": deployment.spec.model.name})
         return _figures(known, plan)
     if observed.standing is not None and observed.standing.hash == running_hash:
         return _figures(same or empty, observed.standing)

@@ -135,6 +135,14 @@ def test_plans_of_another_model_are_not_compared() -> None:
     assert "previousRevision" not in runs(first(), plan(OTHER, max_batch_size=64), spec)
 
 
+def test_a_plan_that_stays_because_another_model_has_none_keeps_its_model() -> None:
+    spec = {"model": {"name": "Qwen/Qwen3-8B"}}
+    none = PlanChoice(plan(), observation().planning.model, False, Reason.SLO_INFEASIBLE, "no plan; the running stays")
+    kept = runs(first(), plan(), spec, planning=none)
+    assert kept["activeRevision"]["model"] == MODEL
+    assert "previousRevision" not in runs(kept, plan(OTHER, max_batch_size=64), spec)
+
+
 def test_a_plan_that_waits_for_approval_replaces_no_plan() -> None:
     waits = plan(OTHER, max_batch_size=64)
     status = runs(first(), waits, workload=workload(plan()), standing=plan())
