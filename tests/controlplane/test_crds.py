@@ -129,7 +129,8 @@ def test_a_rule_made_stricter_does_not_block_objects_that_exist(admin: Kubectl, 
 
 def set_spec(admin: Kubectl, definition: dict[str, Any], spec: dict[str, Any]) -> None:
     patch = json.dumps([{"op": "replace", "path": "/spec", "value": spec}])
-    admin.run("patch", "crd", definition["metadata"]["name"], "--type=json", "--patch", patch)
+    # A program takes no argument of this length.
+    admin.run("patch", "crd", definition["metadata"]["name"], "--type=json", "--patch-file=/dev/stdin", stdin=patch)
 
 
 PLAN = {

@@ -169,6 +169,8 @@ def test_manual_waits_for_approval_of_the_very_plan(team: Team) -> None:
     assert team.children() == {}
     team.apply(planning={**layout(), "mode": "Manual", "approvedPlanHash": found})
     team.ready()
+    # The table of plans is written by the pass after the one that makes the pods of an approved plan.
+    eventually(lambda: ("ConfigMap", "llama-plan") in team.children())
     # Another plan waits again, and what runs goes on.
     before = team.standing()
     team.apply(planning={**layout(maxBatchSize=16), "mode": "Manual", "approvedPlanHash": found})

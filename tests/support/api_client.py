@@ -7,6 +7,7 @@ import http.client
 import json
 import ssl
 import tempfile
+import time
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from energylens.cluster.resources import Resource
 
 Object = dict[str, Any]
 APPLY = "application/apply-patch+yaml"
+MOST_RETRIES = 10
+"""Of a request that the server asks to send again later, as client-go has it."""
 
 
 class ApiError(Exception):
@@ -54,11 +57,25 @@ class ApiClient:
         content_type: str = "application/json",
         accept: str = "application/json",
     ) -> Object:
-        """Return the answer.
+        """Return the answer, after a wait where the server asks for one.
 
         Raises:
             ApiError: the server says no.
         """
+        for _ in range(MOST_RETRIES):
+            status, wait, raw = self._answer(method, path, body, content_type, accept)
+            if status != http.client.TOO_MANY_REQUESTS or wait is None:
+                break
+            time.sleep(float(wait))
+        if status >= 300:
+            raise ApiError(status, _message(raw))
+        found: Object = json.loads(raw) if raw else {}
+        return found
+
+    def _answer(
+        self, method: str, path: str, body: Any, content_type: str, accept: str
+    ) -> tuple[int, str | None, bytes]:
+        """Return status, Retry-After and body of an answer."""
         headers = {"Content-Type": content_type, "Accept": accept}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
@@ -77,10 +94,7 @@ class ApiClient:
                 if last:
                     raise
         self._idle.append(connection)
-        if answer.status >= 300:
-            raise ApiError(answer.status, _message(raw))
-        found: Object = json.loads(raw) if raw else {}
-        return found
+        return answer.status, answer.headers["Retry-After"], raw
 
     def close(self) -> None:
         """Close the connections that no request uses."""
