@@ -21,7 +21,8 @@ from energylens.decide.planned import HOURS, PlannedDeployment, WeekWatts
 QUARTERS = 4 * HOURS
 """Quarters of an hour in a week."""
 _QUARTER = timedelta(minutes=15)
-_HALF_A_YEAR = timedelta(days=182)
+_YEAR = tuple(timedelta(weeks=week) for week in range(53))
+"""Time zones change their clocks a week apart or more, such as Europe and America in October and November."""
 Slots = npt.NDArray[np.float64]
 """Power of each quarter of an hour, from Monday 0:00 on, W, shape (672,)."""
 
@@ -44,19 +45,19 @@ class CountedWatts:
     def by_slot(self, zone: str, now: datetime) -> Slots:
         """Return the power reserved in each quarter of an hour of a time zone's week, W.
 
-        Zones change their clocks at different times: the result is the most that coincides in this half of the year or
-        in the other, so that no plan depends on the date.
+        Zones change their clocks at different times: the result is the most that coincides in any week of a year, so
+        that no plan depends on the date.
         """
         return self.constant + self._hourly(zone, now)
 
     def _hourly(self, zone: str, now: datetime) -> Slots:
+        here, others = ZoneInfo(zone), [ZoneInfo(other) for other in self.weeks]
+        moments = [now + later for later in _YEAR]
+        shifts = {tuple(_offset(here, moment) - _offset(other, moment) for other in others) for moment in moments}
         most = np.zeros(QUARTERS)
-        for moment in (now, now + _HALF_A_YEAR):
-            here = _offset(zone, moment)
-            together = np.zeros(QUARTERS)
-            for other, slots in self.weeks.items():
-                together += np.roll(slots, here - _offset(other, moment))
-            most = np.maximum(most, together)
+        for shift in shifts:
+            rolled = (np.roll(slots, ahead) for slots, ahead in zip(self.weeks.values(), shift, strict=True))
+            most = np.maximum(most, sum(rolled, np.zeros(QUARTERS)))
         return most
 
 
@@ -107,7 +108,7 @@ def quarters_ahead(lead_seconds: float) -> int:
     return min(QUARTERS - 1, -int(-lead_seconds // _QUARTER.total_seconds()))
 
 
-def _offset(zone: str, moment: datetime) -> int:
+def _offset(zone: ZoneInfo, moment: datetime) -> int:
     """Return the quarters by which the clock of a time zone is ahead of UTC."""
-    offset = moment.astimezone(ZoneInfo(zone)).utcoffset() or timedelta(0)
+    offset = moment.astimezone(zone).utcoffset() or timedelta(0)
     return round(offset / _QUARTER)

@@ -141,6 +141,11 @@ def test_in_one_zone_a_changed_clock_moves_all_members_and_in_two_both_cases_cou
     # 12 o'clock in Berlin is 10 or 11 o'clock UTC.
     assert counted(first, weekly("utc", [(10, 700), (22, 50)])).reserved(now) == 1600
     assert counted(first, weekly("utc", [(11, 700), (22, 50)])).reserved(now) == 950
+    # New York is 6 hours behind Berlin, and 5 hours for a few weeks in spring and a week in autumn.
+    berlin = weekly("berlin", [(14, 900), (15, 100)], "Europe/Berlin")
+    for hour, watts in ((7, 950), (8, 1600), (9, 1600), (10, 950)):
+        america = weekly("america", [(hour, 700), (hour + 1, 50)], "America/New_York")
+        assert counted(berlin, america).reserved(now) == watts
 
 
 @pytest.mark.parametrize(
