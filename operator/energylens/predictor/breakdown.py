@@ -12,7 +12,7 @@ import numpy as np
 
 from energylens.predictor.core import Predictor
 from energylens.predictor.figures import IDLE_RETURN
-from energylens.predictor.load.scenario import Role
+from energylens.predictor.load.scenario import Role, Scenario
 from energylens.predictor.load.steady import combine, phase_work
 from energylens.predictor.model.architecture import ModelSpec, served_on
 from energylens.predictor.step.power import step_energy
@@ -73,8 +73,9 @@ def energy_parts(
     c, sheet = predictor.constants(gpu)[0], data_sheet(gpu)
     rates = kernel_rates(c, sheet)
     mean = np.nan_to_num(prediction.concurrency, nan=1.0)
-    busy = np.ones_like(mean) if saturated else np.where(prediction.sustainable, -np.expm1(-mean), 1.0)
-    running = np.maximum(mean / np.maximum(busy, 1e-12), 1.0)
+    lanes = np.ones_like(mean) if saturated else Scenario(model, gpu, layouts, workload, role).lanes
+    busy = np.ones_like(mean) if saturated else np.where(prediction.sustainable, -np.expm1(-mean / lanes), 1.0)
+    running = np.maximum(mean / np.maximum(busy, 1e-12), lanes)
     lockstep = predictor.profile.lockstep_of(gpu, layouts, model)
     decode, mixed, starts = phase_work(model, gpu, layouts, workload, running, predictor.coefficients, role, lockstep)
     no_cap = np.full(len(layouts), np.nan)

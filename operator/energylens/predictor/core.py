@@ -235,7 +235,10 @@ class Predictor:
         )
         sustainable = (rate <= most) & (places >= 1.0)
         mean = np.where(sustainable, running, full)
-        busy, while_busy = busy_share(mean, full)
+        # Each lane idles while it has no request, whatever runs on the others.
+        lanes = scenario.lanes
+        busy, while_busy = busy_share(mean / lanes, full / lanes)
+        while_busy = while_busy * lanes
         # Replicas with different batches behave the same under the same load.
         unlike, same = distinct(*layouts.split, graph_tokens(layouts), while_busy)
         some, here = scenario.take(unlike), while_busy[unlike]

@@ -33,7 +33,7 @@ class OpenLoop:
     running: FloatArray
     """Mean running sequences of the replica."""
     busy: FloatArray
-    """Share of time in which any sequence runs."""
+    """Share of time in which any sequence runs in a lane."""
     places: FloatArray
     """Places in the batch of the replica."""
     most: FloatArray

@@ -34,7 +34,7 @@ class OperatingPoint:
     places: FloatArray
     """Most sequences that run at once: the batch, or as many as the KV cache holds."""
     busy: FloatArray
-    """Share of time in which anything runs."""
+    """Share of time in which anything runs in a lane (`Scenario.lanes`)."""
     utilization: FloatArray
     """Ratio of the offered requests to the capacity of the replica, at most 1."""
     sustainable: BoolArray

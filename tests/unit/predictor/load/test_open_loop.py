@@ -67,6 +67,20 @@ def test_tokens_of_ranks_that_step_apart_take_the_time_of_their_steps() -> None:
         assert (found.tpot_ms < 1.1 * found.itl_p50_ms).all(), ranks
 
 
+@pytest.mark.parametrize("rate", [0.01, 0.3, 3.0])
+def test_ranks_that_step_apart_idle_as_much_as_one_with_its_share_of_the_requests(rate: float) -> None:
+    predictor, model, workload = (
+        load_predictor("vllm"),
+        load_model("meta-llama/Llama-3.1-8B-Instruct"),
+        Workload(1e3, 100.0),
+    )
+    one, ranks = np.ones(2, dtype=np.int64), np.array([1, 8])
+    where = Layouts(one, one, one, ranks, one * 64, np.full(2, np.nan))
+    found = predictor.at_rate(model, find_gpu("H100"), where, workload, rate * ranks)
+    for quantity in (found.joules_per_output_token, found.ttft_p50_ms, found.ttft_p95_ms):
+        assert quantity[1] == pytest.approx(quantity[0], rel=0.03)
+
+
 def test_a_replica_is_no_other_for_one_beside_it_that_differs_in_one_figure() -> None:
     plain = loop(1.0, rate=0.0)
     for name in ("once", "prompt", "room"):
