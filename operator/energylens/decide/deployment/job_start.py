@@ -146,7 +146,9 @@ def planned_start(
 def own_workload(deployment: LLMDeployment, workload: Body | None) -> Body | None:
     """Return the workload of a deployment; None for that of a deleted one of the same name, which ends by itself."""
     owners = {owner.get("uid") for owner in (workload or {}).get("metadata", {}).get("ownerReferences") or ()}
-    return workload if not owners or deployment.metadata.uid in owners else None
+    # A deployment from a file has no uid.
+    known = deployment.metadata.uid
+    return workload if not owners or not known or known in owners else None
 
 
 def followed_start(

@@ -11,7 +11,7 @@ from tests.unit.decide.observations import deployment, plan
 
 from energylens.api.llmdeployment import JobStartStatus, LLMDeployment, PlannedJob
 from energylens.api.timestamp import moment_of, timestamp
-from energylens.decide.deployment.job_start import JobHours, job_hours, planned_start, waits_until
+from energylens.decide.deployment.job_start import JobHours, job_hours, own_workload, planned_start, waits_until
 from energylens.decide.deployment.named_maps import NamedMap
 from energylens.decide.reasons import Reason
 
@@ -93,3 +93,12 @@ def test_without_a_plan_or_a_choice_there_is_no_start() -> None:
     assert planned_start(found, plan(), hours, T0) is None
     assert planned_start(deployment(), PLAN, None, T0) is None
     assert job_hours(deployment(), NamedMap()) is None
+
+
+@pytest.mark.parametrize(("uid", "owners", "own"), [("b", ["b"], 1), ("b", ["a"], 0), ("b", [], 1), ("", ["a"], 1)])
+def test_a_workload_is_that_of_its_owner(uid: str, owners: list[str], own: int) -> None:
+    found = asked(None, T0 + timedelta(hours=10), None, "Release")
+    found = found.model_copy(update={"metadata": found.metadata.model_copy(update={"uid": uid})})
+    workload = {"metadata": {"ownerReferences": [{"uid": owner} for owner in owners]}}
+    assert own_workload(found, workload) == (workload if own else None)
+    assert own_workload(found, None) is None
