@@ -248,6 +248,8 @@ async def test_a_refused_prefill_deployment_degrades() -> None:
     assert "Deployment llama-prefill: admission webhook says no" in degraded["message"]
     assert ready["status"] == "False"
     assert "prefill 0 of 2" in ready["message"]
+    # Decode pods process prompts themselves meanwhile.
+    assert service(world)["energylens.dev/role"] == "decode"
     world.cluster.apply = real  # type: ignore[method-assign]
     world.clock.advance(120)
     await world.settle()

@@ -121,7 +121,8 @@ def manifests(
         placement: Where the pods may run, and how they get their GPUs.
         table: Every candidate worth showing, for the ConfigMap. None leaves the ConfigMap out: only the planning that
             made a plan knows its table, and the ConfigMap written then is to stay.
-        roles: How the two roles of a plan with separate prefill and decode go on; both start if None.
+        roles: How the two roles of a plan with separate prefill and decode go on; both start if None. For a plan
+            without roles: given while decode pods of an earlier plan serve beside its pods.
 
     Raises:
         ServingError: The spec contradicts the plan. The message names the field and what to do instead.
@@ -130,12 +131,14 @@ def manifests(
     parts = [plan] if plan.prefill is None else [plan, prefill_plan(plan)]
     objects = [claim_template(deployment, part, placement) for part in parts] if placement.access == "Claim" else []
     if plan.prefill is None:
-        objects += [workload(deployment, plan, model, strategy, placement), service(deployment, plan)]
+        objects.append(workload(deployment, plan, model, strategy, placement))
+        objects.append(service(deployment, plan, sidecars=roles is not None))
     else:
         roles = roles or Roles()
         objects.append(workload(deployment, plan, model, strategy, placement, role="decode"))
+        # Before the prefill pods: decode pods answer requests, too, while those of prefill cannot be written.
+        objects.append(service(deployment, plan, sidecars=True, to_decode=roles.only_decode_serves))
         objects.append(prefill_workload(deployment, plan, model, roles, placement))
-        objects.append(service(deployment, plan, to_decode=roles.only_decode_serves))
     if needs_disruption_budget(plan):
         objects.append(disruption_budget(deployment, plan))
     pool = deployment.spec.routing.inference_pool

@@ -13,7 +13,7 @@ from energylens.predictor.gpu_names import node_label_values
 from energylens.serving import timing
 from energylens.serving.arguments import HTTP_PORT, EngineCommand, gpus_per_pod
 from energylens.serving.gpus import Placement, claim_labels, pod_claims, resources
-from energylens.serving.images import ENGINE_IMAGES
+from energylens.serving.images import engine_image
 from energylens.serving.merge import ENGINE_CONTAINER, merge_pod_template
 from energylens.serving.metadata import FOLLOWER_APPLICATION, POWER_LIMIT, labels
 from energylens.serving.queues import pod_annotations, pod_labels
@@ -79,7 +79,7 @@ def pod_template(
         }
     annotations |= pod_annotations(deployment.metadata)
     own_labels = pod_labels(deployment.metadata) | labels(deployment) | claim_labels(plan, placement)
-    own_labels |= role_labels(plan, role)
+    own_labels |= role_labels(deployment, plan, role)
     if not command.serves_http:
         own_labels["app.kubernetes.io/name"] = FOLLOWER_APPLICATION
     pod_spec: dict[str, Any] = {
@@ -128,7 +128,7 @@ def _container(
 ) -> dict[str, Any]:
     container: dict[str, Any] = {
         "name": ENGINE_CONTAINER,
-        "image": deployment.spec.engine.image or ENGINE_IMAGES[deployment.spec.engine.type],
+        "image": engine_image(deployment.spec.engine),
         "command": list(command.command),
         "args": list(command.args),
         "env": _environment(deployment, command),

@@ -5,19 +5,22 @@ there with ``max_tokens: 1``, and then the request to its own engine, which read
 Without the header, or if the prefill pod answers with a server error, the decode pod processes the prompt as well
 (docs/disaggregation.md and pkg/sidecar of llm-d-inference-scheduler). So decode pods alone still serve.
 
-Two engines must agree on the version, the model, the number format of the cache and more, which vLLM's connector
-checks in a handshake, and one tensor-parallel size must divide the other. Every pod therefore has a label with both,
-from which :func:`exchange` says whether two pods may work together.
+Two engines must agree on the version, the model, the number format of the cache, the attention kernels (which vLLM
+chooses by the GPU) and more, which vLLM's connector checks in a handshake (``compute_nixl_compatibility_hash``), and
+one tensor-parallel size must divide the other. Every pod therefore has a label with both, from which :func:`exchange`
+says whether two pods may work together.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any, Literal
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.llmdeployment import Engine, LLMDeployment, PlanStatus
 from energylens.serving.arguments import HTTP_PORT
 from energylens.serving.errors import ServingError
+from energylens.serving.images import engine_image
 from energylens.serving.metadata import DECODE, KV_CACHE_LABEL, PREFILL, ROLE_LABEL
 
 Role = Literal["prefill", "decode"]
@@ -44,22 +47,27 @@ def prefill_plan(plan: PlanStatus) -> PlanStatus:
     return plan.model_copy(update=layout | own | {"nodes_per_replica": 1})
 
 
-def role_labels(plan: PlanStatus, role: Role | None) -> dict[str, str]:
+def role_labels(deployment: LLMDeployment, plan: PlanStatus, role: Role | None) -> dict[str, str]:
     """Return the labels of pods with a role; none without a role.
 
     Args:
+        deployment: The owner.
         plan: The plan of the pods: of prefill pods, that of :func:`prefill_plan`.
         role: The role.
     """
     if role is None:
         return {}
     name = PREFILL if role == "prefill" else DECODE
-    return {ROLE_LABEL: name, LLMD_ROLE_LABEL: role, KV_CACHE_LABEL: kv_cache(plan)}
+    return {ROLE_LABEL: name, LLMD_ROLE_LABEL: role, KV_CACHE_LABEL: kv_cache(plan, deployment.spec.engine)}
 
 
-def kv_cache(plan: PlanStatus) -> str:
-    """Return what decides with whom pods of a plan can exchange the KV cache, as the value of a label."""
-    return f"{plan.serving_hash}-tp{plan.tensor_parallel}"
+def kv_cache(plan: PlanStatus, engine: Engine) -> str:
+    """Return what decides with whom pods of a plan can exchange the KV cache, as the value of a label.
+
+    The image is part of it: without ``spec.engine.image``, a new release of the operator brings a newer engine.
+    """
+    same = " ".join((str(plan.serving_hash), engine_image(engine), plan.gpu_product))
+    return f"{hashlib.sha256(same.encode()).hexdigest()[:16]}-tp{plan.tensor_parallel}"
 
 
 def exchange(one: str, other: str) -> bool:

@@ -30,14 +30,17 @@ def table_name(deployment: LLMDeployment) -> str:
     return f"{deployment.metadata.name}-plan"
 
 
-def service(deployment: LLMDeployment, plan: PlanStatus, *, to_decode: bool = False) -> dict[str, Any]:
+def service(
+    deployment: LLMDeployment, plan: PlanStatus, *, sidecars: bool = False, to_decode: bool = False
+) -> dict[str, Any]:
     """Return the Service in front of the pods that answer requests, of Deployments and LeaderWorkerSets alike.
 
     A plan that moves between one node and several has pods of both for a while; the ready pods serve. With
-    ``to_decode``, only the decode pods of a plan with separate prefill and decode serve.
+    ``sidecars``, decode pods of a plan with separate prefill and decode are among them, and with ``to_decode``, only
+    these serve.
     """
-    # Not every release of Kubernetes looks for the port's name in a sidecar.
-    port: str | int = "http" if plan.prefill is None else HTTP_PORT
+    # Before 1.32, Kubernetes does not look for the port's name in a sidecar (kubernetes/kubernetes issue 127958).
+    port: str | int = HTTP_PORT if sidecars else "http"
     body = {
         "type": "ClusterIP",
         "selector": selector_labels(deployment) | ({ROLE_LABEL: DECODE} if to_decode else {}),

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus, PrefillReplicas
+from energylens.api.llmdeployment import Engine, LLMDeployment, PlanStatus, PrefillReplicas
 from energylens.planner.engines import EngineSettings
 from energylens.planner.engines.arguments import read_arguments
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.serving import Placement, Roles, ServingError, Strategy, check, manifests
+from energylens.serving.images import ENGINE_IMAGES
 from energylens.serving.roles import exchange, kv_cache, prefill_plan
 
 Deploy = Callable[..., LLMDeployment]
@@ -71,8 +72,8 @@ def test_two_deployments_a_service_and_a_pool(made: Callable[..., dict[str, Any]
     found = made()
     assert list(found) == [
         "Deployment/chat",
-        "Deployment/chat-prefill",
         "Service/chat",
+        "Deployment/chat-prefill",
         "PodDisruptionBudget/chat",
         "InferencePool/chat",
     ]
@@ -162,6 +163,20 @@ def test_each_role_claims_its_own_gpus(made: Callable[..., dict[str, Any]]) -> N
     assert {f"ResourceClaimTemplate/{name}" for name in used} == set(templates)
 
 
+def test_decode_pods_answer_until_a_plan_without_roles_has_replaced_them(
+    make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    def port(roles: Roles | None) -> object:
+        found = manifests(make_deployment(), make_plan(), models["70b"], strategy=STRATEGY, roles=roles)
+        (service,) = [each for each in found if each["kind"] == "Service"]
+        assert "energylens.dev/role" not in service["spec"]["selector"]
+        return service["spec"]["ports"][0]["targetPort"]
+
+    # The name is looked up in their sidecars by newer releases of Kubernetes only.
+    assert port(Roles(only_decode_serves=False)) == 8000
+    assert port(None) == "http"
+
+
 def test_a_plan_with_roles_needs_the_router(made: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(ServingError, match=r"spec.routing.disaggregation: not set"):
         made(routing={})
@@ -204,11 +219,26 @@ def test_a_label_of_somebody_else_exchanges_nothing(label: str) -> None:
     assert exchange("", "ab12-tp2")
 
 
+def test_another_release_of_the_engine_or_another_product_exchanges_nothing(
+    make_plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, engine = make_plan(), Engine(type="VLLM")
+    before = kv_cache(plan, engine)
+    assert len(before) <= 63
+    assert exchange(before, kv_cache(plan, engine))
+    assert not exchange(before, kv_cache(plan.model_copy(update={"gpu_product": "NVIDIA-B200"}), engine))
+    # The spec names no image, and a newer release of the operator has a newer one.
+    monkeypatch.setitem(ENGINE_IMAGES, "VLLM", "vllm/vllm-openai:v0.99.0")
+    assert not exchange(before, kv_cache(plan, engine))
+
+
 def test_the_prefill_replicas_as_a_plan(make_plan: Plan) -> None:
     plan = make_plan(tensor_parallel=4, replicas=2).model_copy(update={"prefill": PREFILL, "serving_hash": "ab12"})
     own = prefill_plan(plan)
     assert (own.replicas, own.tensor_parallel, own.gpus, own.layout) == (3, 2, 6, "TP2")
     assert (own.hash, own.gpu_product, own.prefill) == (plan.hash, plan.gpu_product, None)
-    assert (kv_cache(own), kv_cache(plan)) == ("ab12-tp2", "ab12-tp4")
+    engine = Engine(type="VLLM")
+    assert exchange(kv_cache(own, engine), kv_cache(plan, engine))
+    assert [kv_cache(each, engine)[-4:] for each in (own, plan)] == ["-tp2", "-tp4"]
     with pytest.raises(ValueError, match="no prefill"):
         prefill_plan(own)

@@ -219,7 +219,7 @@ def _acted(observed: Observation) -> Children:
 
     def made(strategy: Strategy, avoid: tuple[str, ...]) -> list[dict[str, Any]]:
         placement = _placement(observed, plan, live, avoid)
-        roles = None if plan.prefill is None else _roles(observed, plan, model, placement)
+        roles = _roles(observed, plan, model, placement)
         return manifests(
             deployment, plan, model, strategy=strategy, placement=placement, table=planning.table, roles=roles
         )
@@ -249,8 +249,13 @@ def _acted(observed: Observation) -> Children:
     return Children(tuple(wanted), True, handover=handover(observed))
 
 
-def _roles(observed: Observation, plan: PlanStatus, model: ModelSpec, placement: Placement) -> Roles:
-    """Return how the prefill pods of a plan replace those that run, and whether they may run now."""
+def _roles(observed: Observation, plan: PlanStatus, model: ModelSpec, placement: Placement) -> Roles | None:
+    """Return how the prefill pods of a plan replace those that run, and whether they may run now.
+
+    None for a plan without roles, unless decode pods of an earlier plan still serve.
+    """
+    if plan.prefill is None:
+        return Roles(only_decode_serves=False) if any(pod.kv_cache for pod in observed.pods) else None
     runs, narrow, live = prefill_runs(observed, plan), only_decode_serves(observed), observed.prefill
     if live is None:
         return Roles(prefill_runs=runs, only_decode_serves=narrow)
@@ -279,7 +284,7 @@ def _kept(observed: Observation, plan: PlanStatus | None) -> tuple[dict[str, Any
     try:
         gpu, access = load_gpus().get(plan.gpu_product), access_of(template_of(live))
         placement = Placement(gpu, avoided(live), access)
-        roles = None if plan.prefill is None else _roles(observed, plan, model, placement)
+        roles = _roles(observed, plan, model, placement)
         wanted = manifests(deployment, plan, model, strategy=strategy, placement=placement, roles=roles)
     except ServingError:
         return ()

@@ -23,13 +23,13 @@ from energylens.serving.roles import exchange, kv_cache, prefill_plan
 
 def prefill_runs(observed: Observation, plan: PlanStatus) -> bool:
     """Return whether prefill pods of a plan may run: every decode pod can read their KV cache."""
-    wanted = kv_cache(prefill_plan(plan))
+    wanted = kv_cache(prefill_plan(plan), observed.deployment.spec.engine)
     return all(exchange(pod.kv_cache, wanted) for pod in _serving(observed.pods))
 
 
 def decode_waits(observed: Observation, plan: PlanStatus) -> bool:
     """Return whether decode pods of a plan must not start yet, because prefill pods could not feed them."""
-    wanted = kv_cache(plan)
+    wanted = kv_cache(plan, observed.deployment.spec.engine)
     return not all(exchange(pod.kv_cache, wanted) for pod in _serving(observed.prefill_pods))
 
 

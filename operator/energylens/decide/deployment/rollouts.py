@@ -308,7 +308,8 @@ def late(observed: Observation, state: RolloutProgress) -> str:
         return ""
     if live["kind"] == "LeaderWorkerSet":
         return _late_group(observed, state)
-    told = deadline_exceeded(live) or deadline_exceeded(observed.prefill)
+    queued = observed.prefill is not None and waits_in_queue(observed.prefill, observed.prefill_pods, observed.now)
+    told = deadline_exceeded(live) or deadline_exceeded(None if queued else observed.prefill)
     return told + _shorter_than_the_start(observed) if told else ""
 
 

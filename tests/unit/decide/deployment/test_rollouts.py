@@ -196,6 +196,7 @@ def test_how_a_container_ended_that_was_ready_before_is_told_while_it_starts_aga
 
 
 QUOTA = 'pods "llama-1" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=2'
+LATE = ({"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"},)
 REFUSED = ({"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": QUOTA},)
 
 
@@ -374,10 +375,9 @@ def test_a_group_misses_its_deadline_too(reason: str, since: timedelta, is_late:
 
 
 def test_a_deadline_that_is_shorter_than_the_start_says_so() -> None:
-    told = ({"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"},)
     spec = deployment(rollout={"progressDeadlineSeconds": 60})
     observed = observation(
-        workload=workload(ready=0, conditions=told, rollout={"progressDeadlineSeconds": 60}),
+        workload=workload(ready=0, conditions=LATE, rollout={"progressDeadlineSeconds": 60}),
         pods=(pod(ready=False),),
         deployment=spec,
     )
@@ -417,6 +417,19 @@ def test_refused_pods_of_a_role_are_told_of_whatever_the_other_role_has(role: st
         prefill_pods=live["prefill"][1],
     )
     assert conditions(observed)["Degraded"].reason == Reason.PODS_REFUSED
+
+
+@pytest.mark.parametrize(("queued", "is_late"), [("admission by Kueue", False), ("", True)])
+def test_prefill_pods_in_a_queue_miss_no_deadline(queued: str, is_late: bool) -> None:
+    prefill = PrefillReplicas(
+        replicas=2, tensor_parallel=1, pipeline_parallel=1, expert_parallel=1, data_parallel=1, max_batch_size=4
+    )
+    found = observation(
+        planning=PlanChoice(plan(prefill=prefill), model(), True, Reason.PLANNED, ""),
+        prefill=workload(ready=1, conditions=LATE),
+        prefill_pods=(pod("f0"), pod("f1", ready=False, node="", queued=queued)),
+    )
+    assert bool(late(found, rollout(found))) is is_late
 
 
 @pytest.mark.parametrize("condition", [("ReplicaFailure", "False"), ("Progressing", "True")])
