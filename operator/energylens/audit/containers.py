@@ -27,8 +27,8 @@ _ACCELERATORS = (
 )
 _USED = re.compile(r"\$[({]?([A-Za-z_][A-Za-z0-9_]*)")
 """A reference of the kubelet or of a shell to a variable."""
-_LIBRARIES = ("HF_", "NCCL_", "CUDA_", "TORCH", "PYTORCH_", "OMP_", "RAY_", "FLASHINFER_")
-"""Beginnings of variables that libraries of engines read, even where a script uses them too."""
+_LIBRARIES = ("HF_", "NCCL_", "CUDA_", "TORCH", "PYTORCH_", "OMP_", "RAY_", "FLASHINFER_", "VLLM_", "SGLANG_", "LD_")
+"""Beginnings of variables that engines and their libraries read, even where a script uses them too."""
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
@@ -88,7 +88,12 @@ def settings_of_engine(container: Object, plain: Mapping[str, str]) -> dict[str,
     """Return the variables that an engine reads, without those that only fill in the container's command."""
     script = " ".join(map(str, (*(container.get("command") or ()), *(container.get("args") or ()))))
     used = {found[1] for found in _USED.finditer(script)}
-    return {name: value for name, value in plain.items() if name not in used or name.startswith(_LIBRARIES)}
+
+    def is_read(name: str, value: str) -> bool:
+        # VLLM_ARGS="--max-model-len 4096" is a name that only a script reads.
+        return name not in used or (name.startswith(_LIBRARIES) and not value.lstrip().startswith("-"))
+
+    return {name: value for name, value in plain.items() if is_read(name, value)}
 
 
 def environment_of(container: Object, namespace: str, config_maps: ConfigMaps) -> Environment:

@@ -126,6 +126,22 @@ def test_variables_come_from_the_container_and_from_config_maps() -> None:
     assert dict(found.environment.plain) == {"N": "2"}
 
 
+def test_settings_of_the_engine_stay_where_a_script_names_them_too() -> None:
+    values = {"VLLM_ATTENTION_BACKEND": "FLASH_ATTN", "LD_LIBRARY_PATH": "/opt", "VLLM_ARGS": "--seed 1", "NAME": "a"}
+    script = 'echo "$NAME: ${VLLM_ATTENTION_BACKEND:-none}"; export LD_LIBRARY_PATH=/x:$LD_LIBRARY_PATH'
+    container = {
+        "image": "vllm/vllm-openai:v0.24.0",
+        "command": ["bash", "-c", f"{script}; exec vllm serve Qwen/Qwen3-8B $VLLM_ARGS"],
+        "env": [{"name": name, "value": value} for name, value in values.items()],
+    }
+    found = one(pod("a", container))
+    assert found.arguments is not None
+    assert found.arguments.extra_args == ("--seed=1",)
+    assert dict(found.environment.plain) == {
+        name: values[name] for name in ("VLLM_ATTENTION_BACKEND", "LD_LIBRARY_PATH")
+    }
+
+
 @pytest.mark.parametrize(
     ("resource", "reason"),
     [
