@@ -7,7 +7,7 @@ from typing import Any
 
 from energylens.api.base import Condition
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
-from energylens.decide.deployment.conditions import keep_transition_times
+from energylens.decide.deployment.condition import keep_transition_times
 from energylens.decide.planned import Body
 from energylens.decide.reasons import ConditionType, Reason
 

@@ -29,7 +29,8 @@ from energylens.api.base import Condition
 from energylens.api.llmdeployment import FollowedPlan, JobStartStatus, VerificationStatus
 from energylens.controller.failures import DEPLOYMENT_VERDICTS
 from energylens.decide.deployment.children import children
-from energylens.decide.deployment.conditions import all_conditions, keep_transition_times
+from energylens.decide.deployment.condition import keep_transition_times
+from energylens.decide.deployment.conditions import all_conditions
 from energylens.decide.deployment.observation import BudgetView, Observation, PlanChoice
 from energylens.decide.learned.comparison import energy_error_percent
 from energylens.decide.reasons import ConditionType, Reason
