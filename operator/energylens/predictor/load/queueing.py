@@ -165,7 +165,8 @@ def place_wait(
     steepest = variation.early / variation.late
     probability = probability * (1.0 - (1.0 - in_order(distance)) * np.clip(steepest - 1.0, -1.0, 1.0))
     return PlaceWait(
-        np.asarray(probability),
+        # With outputs that vary more than arrivals, the last factor exceeds 1.
+        np.asarray(np.minimum(probability, 1.0)),
         pace,
         first,
         # The density of a normal number of sequences bends like this beyond the places.

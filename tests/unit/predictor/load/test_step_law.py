@@ -201,3 +201,10 @@ def test_a_tail_whose_late_variation_is_larger_becomes_flatter() -> None:
     slopes = np.diff(log)
     assert (np.diff(slopes) > -1e-12).all()
     assert slopes[0] < slopes[-1] == pytest.approx(-2.0 * 0.1 / 4.0 * 50.0 * 2.0)
+
+
+def test_no_wait_is_more_than_certain_where_outputs_vary_more_than_arrivals() -> None:
+    varied = queue_variation(np.array([1.0]), np.array([0.1]), 0.5, 10.0, 0.0)
+    offered = Occupancy(np.array([3.1]), np.array([2.9]), np.array([2.9]))
+    wait = place_wait(offered, np.array([5.17]), np.array([0.999]), np.array([1.0]), varied)
+    assert 0.9 < wait.probability[0] <= 1.0
