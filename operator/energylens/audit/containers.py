@@ -18,7 +18,11 @@ Object = Mapping[str, Any]
 ConfigMaps = Mapping[tuple[str, str], Object]
 """ConfigMaps by namespace and name."""
 _ACCELERATORS = (
-    "nvidia.com/",
+    "nvidia.com/gpu",
+    "nvidia.com/mig-",
+    # Names of virtual GPUs; the plugins of network cards use the same domain in lower case.
+    "nvidia.com/GRID",
+    "nvidia.com/NVIDIA",
     "amd.com/gpu",
     "gpu.intel.com/",
     "habana.ai/",

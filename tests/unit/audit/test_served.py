@@ -158,6 +158,13 @@ def test_accelerators_that_cannot_be_planned_are_listed(resource: str, reason: s
     assert (found.unread, found.arguments, found.gpus) == (reason, None, 0)
 
 
+@pytest.mark.parametrize("resource", ["nvidia.com/hostdev", "nvidia.com/mlnxnics", "nvidia.com/resibp65s0"])
+def test_network_cards_of_the_vendor_are_no_accelerators(resource: str) -> None:
+    body = pod("a", VLLM)
+    body["spec"]["containers"][0]["resources"] = {"limits": {resource: "1"}}
+    assert not served_models([body], NODES, {})
+
+
 def test_two_engines_in_a_pod_are_not_taken_for_one() -> None:
     body = pod("a", VLLM, gpus=2)
     body["spec"]["containers"].append({**body["spec"]["containers"][0], "name": "embeddings"})
