@@ -13,7 +13,7 @@ from tests.support.operator_cluster import GRACE_SECONDS, OperatorCluster, Team,
 
 from energylens_dev.devcluster import eventually
 from energylens_dev.devcluster.operators import operator_command
-from energylens_dev.devcluster.ports import LOOPBACK
+from energylens_dev.devcluster.ports import LOOPBACK, free_port
 
 LEASE = ("lease", "energylens-operator")
 
@@ -29,7 +29,7 @@ def answers(url: str) -> bool:
 @pytest.mark.parametrize("moment", ["serving metrics", "leading", "ready"])
 def test_a_signal_ends_an_operator_at_any_moment(alone: OperatorCluster, team: Team, moment: str) -> None:
     team.apply()
-    port = 18_000 + os.getpid() % 10_000
+    port = free_port()
     base = f"http://{LOOPBACK}:{port}"
     config = alone.cluster.directory / "operator-settings.yaml"
     command = operator_command(alone.cluster.operator_kubeconfig, port, [f"--config={config}"])
