@@ -169,6 +169,8 @@ def test_an_approved_plan_is_verified_too(operator: OperatorCluster, team: Team)
     first = team.status()["plan"]["hash"]
     team.apply(**{**SPEC, "planning": {**one, "mode": "Manual", "approvedPlanHash": first}})
     team.ready()
+    # The plan of the pods is known once its table is written, by the pass after the one that makes the pods.
+    eventually(lambda: ("ConfigMap", "llama-plan") in team.children())
     before = uids(team)
     other = {"mode": "Manual", "overrides": {**one["overrides"], "maxBatchSize": 128}}
     team.apply(**{**SPEC, "planning": {**other, "approvedPlanHash": first}})
