@@ -51,6 +51,17 @@ async def test_an_approval_holds_when_a_node_is_added_after_it_is_acted_on() -> 
     assert world.cluster.children() == before
 
 
+async def test_the_pods_of_an_approved_plan_and_its_table_are_made_in_one_pass() -> None:
+    world = World()
+    world.cluster.put(llama(planning=MANUAL))
+    await world.settle()
+    assert world.cluster.children() == {}
+    world.cluster.put(approved(pending(world)))
+    await world.reconciler.reconcile(KEY)
+    # An edit before the next pass must find which plan the pods run.
+    assert {kind for kind, *_ in world.cluster.children()} >= {"Deployment", "ConfigMap"}
+
+
 async def test_nothing_is_adopted_before_it_is_approved() -> None:
     world = World()
     world.cluster.put(llama(planning=MANUAL))

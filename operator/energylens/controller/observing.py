@@ -14,6 +14,7 @@ from energylens.cluster.resources import CONFIG_MAP
 from energylens.controller.inquiries import lacks_pods, slow_pods, why_no_pods, why_queued, why_slow
 from energylens.controller.store import Body, Key, Store
 from energylens.decide.decide import Live
+from energylens.decide.deployment.approval import waits
 from energylens.decide.deployment.named_maps import NamedMap, NamedMaps, config_name, hours_name, job_hours_name
 from energylens.decide.deployment.observation import BY_KUEUE, PodState, of_main, plan_label, pod_state
 from energylens.decide.deployment.replica import SeenPods
@@ -114,9 +115,14 @@ class Observing:
 
     def _lacks_table(self, key: Key, deployment: LLMDeployment) -> bool:
         plan, workloads = deployment.status.plan, self._store.workloads(key)
-        if plan is None or not workloads.bodies:
+        if plan is None:
             return False
         table = self.table(key, deployment)
+        if not workloads.bodies:
+            # A plan that was shown before it is followed: its pods and its table are made in the same pass.
+            spec = deployment.spec
+            shown = spec.planning.mode == "Advisory" or spec.is_stopped or waits(deployment, plan)
+            return table is None and not shown
         if table is None:
             return True
         # A pass that ended before its status may have left the table of a plan that was then rejected.
