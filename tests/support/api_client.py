@@ -62,11 +62,13 @@ class ApiClient:
         Raises:
             ApiError: the server says no.
         """
+        status, wait, raw = self._answer(method, path, body, content_type, accept)
         for _ in range(MOST_RETRIES):
-            status, wait, raw = self._answer(method, path, body, content_type, accept)
             if status != http.client.TOO_MANY_REQUESTS or wait is None:
                 break
+            # As long as the server says, so not a poll.
             time.sleep(float(wait))
+            status, wait, raw = self._answer(method, path, body, content_type, accept)
         if status >= 300:
             raise ApiError(status, _message(raw))
         found: Object = json.loads(raw) if raw else {}
