@@ -10,7 +10,7 @@ import pytest
 from tests.support.go_modules import KUEUE
 from tests.support.operator_cluster import Object, OperatorCluster, Team, layout, llmdeployment
 
-from energylens_dev.devcluster import eventually
+from energylens_dev.devcluster import KubectlError, eventually
 
 CRD = "workloads.kueue.x-k8s.io"
 GATE = "kueue.x-k8s.io/admission"
@@ -97,3 +97,61 @@ def test_a_right_to_read_workloads_that_is_missing_only_costs_the_words(team: Te
     assert "admission by Kueue" in team.wait("Ready", "False", "Queued", name="first")["message"]
     admit(team, "first")
     team.ready("first")
+
+
+@pytest.fixture
+def kueues_rules(operator: OperatorCluster, team: Team) -> Iterator[None]:
+    """Let the API server reject what Kueue's webhook for Deployments rejects, in the words of its 0.17."""
+    group = {"apiVersion": "admissionregistration.k8s.io/v1"}
+    label = "?metadata.?labels[?'kueue.x-k8s.io/queue-name'].orValue('')"
+    changed = f"object.{label} == oldObject.{label}"
+    allowed = f"(oldObject.?status.?readyReplicas.orValue(0) == 0 && object.{label} != '')"
+    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["deployments"]}
+    message = "metadata.labels[kueue.x-k8s.io/queue-name]: Invalid value: field is immutable"
+    spec = {
+        "matchConstraints": {"resourceRules": [rule]},
+        "validations": [{"expression": f"{changed} || {allowed}", "message": message}],
+    }
+    name = {"name": f"queues-{team.namespace}"}
+    inside = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": team.namespace}}}
+    binding = {"policyName": name["name"], "validationActions": ["Deny"], "matchResources": inside}
+    operator.api.apply({**group, "kind": "ValidatingAdmissionPolicy", "metadata": name, "spec": spec})
+    operator.api.apply({**group, "kind": "ValidatingAdmissionPolicyBinding", "metadata": name, "spec": binding})
+    yield
+    operator.api.delete("validatingadmissionpolicybinding", name["name"])
+    operator.api.delete("validatingadmissionpolicy", name["name"])
+
+
+def may_leave_its_queue(team: Team) -> bool:
+    try:
+        team.kubectl.run("label", "deployment", "first", "kueue.x-k8s.io/queue-name-", "--dry-run=server")
+    except KubectlError as error:
+        return "field is immutable" not in str(error)
+    return True
+
+
+def test_a_queue_that_may_not_change_changes_once_the_pods_are_gone(team: Team, kueues_rules: None) -> None:
+    def apply(queue: str, *, suspend: bool) -> None:
+        body = llmdeployment("first", suspend=suspend)
+        body["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": queue} if queue else {"team": "a"}
+        team.kubectl.apply(body)
+
+    apply("serving", suspend=False)
+    first = team.ready("first")["plan"]["hash"]
+    # The policy takes effect a moment after it is made.
+    eventually(lambda: not may_leave_its_queue(team))
+    for queue in ("other", ""):
+        apply(queue, suspend=False)
+        refused = team.wait("Degraded", "True", "ApplyRefused", name="first")["message"]
+        assert (
+            "field is immutable; the operator replaces the object once no replica is ready: set spec.suspend" in refused
+        )
+        assert len([pod for pod in team.pods("first") if not pod["metadata"].get("deletionTimestamp")]) == 2
+        apply(queue, suspend=True)
+        eventually(lambda: not team.pods("first"))
+        apply(queue, suspend=False)
+        assert team.ready("first")["plan"]["hash"] == first
+        team.wait("Degraded", "False", name="first")
+        deployment = team.kubectl.get("deployment", "first")
+        assert deployment is not None
+        assert deployment["metadata"]["labels"].get("kueue.x-k8s.io/queue-name", "") == queue

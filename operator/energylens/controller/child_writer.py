@@ -14,6 +14,7 @@ from energylens.controller.backoff import Backoff
 from energylens.controller.metrics import Metrics
 from energylens.controller.store import Body, Child, ChildKey, Key, Store
 from energylens.decide.deployment.applied import differences, holds
+from energylens.decide.deployment.replaced import rejected
 from energylens.decide.deployment.rollouts import WORKLOADS
 from energylens.decide.reasons import Reason
 from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL
@@ -161,7 +162,8 @@ class ChildWriter:
             unserved = await self._unserved(manifest, error)
             if unserved:
                 reason = Reason.APPLY_REFUSED
-            text = f"{manifest['kind']} {manifest['metadata']['name']}: {unserved or error}; retrying"
+            hint = _of_kueue(manifest, live, str(error)) if for_good else ""
+            text = f"{manifest['kind']} {manifest['metadata']['name']}: {unserved or error}{hint}; retrying"
             at_least = error.retry_after_seconds if isinstance(error, BusyError) else 0.0
             return self._refuse(child, _Refusal(digest, text, reason), at_least)
         self._store.put_child(manifest["kind"], answer, deleted=False)
@@ -257,6 +259,13 @@ def _belongs_to_another(found: Body, manifest: Body) -> bool:
     labels = found["metadata"].get("labels") or {}
     owners = [reference.get("uid") for reference in found["metadata"].get("ownerReferences") or ()]
     return owner["uid"] not in owners and labels.get(OWNER_LABEL) != manifest["metadata"]["labels"][OWNER_LABEL]
+
+
+def _of_kueue(manifest: Body, live: Child | None, text: str) -> str:
+    """Return how to get a change past Kueue, if its webhooks rejected the change of a workload; else ""."""
+    if live is None or not rejected(live.body, manifest) or "denied" not in text:
+        return ""
+    return "; the operator replaces the object once no replica is ready: set spec.suspend until the pods are gone"
 
 
 def _child_key(manifest: Body) -> ChildKey:

@@ -33,6 +33,8 @@ class Departures:
             all_written: Every child that pods and Service need is there; else the workload of the previous plan stays.
         """
         try:
+            for body in wanted.replaced:
+                await self._delete(key, dict(body))
             if all_written and wanted.handover is not None:
                 await self._hand_over(key, wanted.handover)
             for body in self._store.canaries(key):

@@ -8,7 +8,8 @@ from typing import Any
 from energylens.planner.inventory.snapshot import CLAIMED_GPUS_LABEL
 from energylens.serving.errors import ServingError
 from energylens.serving.gpus import CLAIM, CLAIMED_PRODUCT_LABEL
-from energylens.serving.metadata import PLAN_LABEL, REVISION_LABEL, ROLE_LABEL
+from energylens.serving.metadata import KV_CACHE_LABEL, PLAN_LABEL, REVISION_LABEL, ROLE_LABEL
+from energylens.serving.reserved import ENVIRONMENT
 
 ENGINE_CONTAINER = "engine"
 
@@ -27,7 +28,7 @@ _MERGE_KEYS = {
 }
 """Lists of Kubernetes' PodSpec that merge by a key (the patchMergeKey of its API types); others are replaced."""
 
-_OWN_LABELS = (PLAN_LABEL, REVISION_LABEL, ROLE_LABEL, CLAIMED_GPUS_LABEL, CLAIMED_PRODUCT_LABEL)
+_OWN_LABELS = (PLAN_LABEL, REVISION_LABEL, ROLE_LABEL, KV_CACHE_LABEL, CLAIMED_GPUS_LABEL, CLAIMED_PRODUCT_LABEL)
 _APPENDED = ("tolerations", "envFrom")
 
 
@@ -40,7 +41,7 @@ def merge_pod_template(ours: dict[str, Any], theirs: Mapping[str, Any]) -> dict[
     _check(theirs)
     merged: dict[str, Any] = _merge(ours, theirs)
     reserved = ours.get("metadata", {}).get("labels", {})
-    for label, value in (theirs.get("metadata") or {}).get("labels", {}).items():
+    for label, value in ((theirs.get("metadata") or {}).get("labels") or {}).items():
         if label in _OWN_LABELS or (label in reserved and reserved[label] != value):
             raise ServingError("spec.podTemplate.metadata.labels", f"{label} is set by the operator; use another label")
     return merged
@@ -64,23 +65,29 @@ def _check(theirs: Mapping[str, Any]) -> None:
             "spec.podTemplate.spec.resourceClaims", f"the operator names its own claim {CLAIM}; use another name"
         )
     for container in spec.get("containers") or ():
-        if container.get("name") != ENGINE_CONTAINER:
-            continue
-        where = f"spec.podTemplate.spec.containers[{ENGINE_CONTAINER}]"
-        for field, instead in (
-            ("args", "add arguments with spec.engine.extraArgs"),
-            ("command", "choose another image with spec.engine.image"),
-            ("image", "set spec.engine.image instead"),
-        ):
-            if field in container:
-                raise ServingError(f"{where}.{field}", f"the engine's {field} carries the plan; {instead}")
-        resources = container.get("resources") or {}
-        for kind in ("limits", "requests"):
-            if "nvidia.com/gpu" in (resources.get(kind) or {}):
-                raise ServingError(
-                    f"{where}.resources.{kind}",
-                    "the plan sets nvidia.com/gpu; set spec.planning.overrides.tensorParallel instead",
-                )
+        if container.get("name") == ENGINE_CONTAINER:
+            _check_engine(container)
+
+
+def _check_engine(container: Mapping[str, Any]) -> None:
+    where = f"spec.podTemplate.spec.containers[{ENGINE_CONTAINER}]"
+    for field, instead in (
+        ("args", "add arguments with spec.engine.extraArgs"),
+        ("command", "choose another image with spec.engine.image"),
+        ("image", "set spec.engine.image instead"),
+    ):
+        if field in container:
+            raise ServingError(f"{where}.{field}", f"the engine's {field} carries the plan; {instead}")
+    resources = container.get("resources") or {}
+    for kind in ("limits", "requests"):
+        if "nvidia.com/gpu" in (resources.get(kind) or {}):
+            raise ServingError(
+                f"{where}.resources.{kind}",
+                "the plan sets nvidia.com/gpu; set spec.planning.overrides.tensorParallel instead",
+            )
+    for variable in container.get("env") or ():
+        if variable.get("name") in ENVIRONMENT:
+            raise ServingError(f"{where}.env", f"{variable['name']} is decided by the plan; leave it out")
 
 
 def _merge(ours: Any, theirs: Any, key: str = "") -> Any:

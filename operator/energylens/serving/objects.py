@@ -13,8 +13,10 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.serving import reserved
 from energylens.serving.errors import ServingError
 from energylens.serving.gpus import BY_REQUEST, Placement, claim_template
-from energylens.serving.merge import merge_pod_template
-from energylens.serving.roles import ENVIRONMENT, prefill_plan
+from energylens.serving.merge import ENGINE_CONTAINER, merge_pod_template
+from energylens.serving.metadata import labels
+from energylens.serving.queues import pod_labels
+from energylens.serving.roles import ENVIRONMENT, LLMD_ROLE_LABEL, SIDECAR, prefill_plan
 from energylens.serving.rollout import Strategy
 from energylens.serving.support import disruption_budget, inference_pool, needs_disruption_budget, plan_table, service
 from energylens.serving.workload import workload
@@ -46,6 +48,7 @@ def check(deployment: LLMDeployment) -> None:
     check_engine(deployment.spec.engine)
     if deployment.spec.planning.disaggregation == "Follow":
         _check_roles(deployment.spec.engine)
+        _check_template_of_roles(deployment.spec.pod_template or {})
     settings, steps = EngineSettings.of(deployment.spec.engine), deployment.spec.planning.overrides.max_batched_tokens
     if steps is not None and settings.fixes_steps:
         raise ServingError(
@@ -54,7 +57,9 @@ def check(deployment: LLMDeployment) -> None:
             "leave one of them out",
         )
     template = deployment.spec.pod_template or {}
-    merge_pod_template({}, template)
+    # With the labels that pods of every plan have, so that a clash is found before there is a plan.
+    every = pod_labels(deployment.metadata) | labels(deployment)
+    merge_pod_template({"metadata": {"labels": every}}, template)
     scheduling = deployment.spec.scheduling.model_dump(by_alias=True, exclude_none=True)
     for field, value in scheduling.items():
         other = (template.get("spec") or {}).get(field, value)
@@ -73,6 +78,30 @@ def _check_roles(engine: Engine) -> None:
     for name in ENVIRONMENT:
         if name in settings.env:
             raise ServingError("spec.engine.env", f"{name} is set for each pod of the two roles; leave it out")
+
+
+def _check_template_of_roles(template: Mapping[str, Any]) -> None:
+    """Check a pod template for the pods of two roles, which a plan may have later."""
+    if LLMD_ROLE_LABEL in ((template.get("metadata") or {}).get("labels") or {}):
+        raise ServingError(
+            "spec.podTemplate.metadata.labels", f"{LLMD_ROLE_LABEL} is set by the operator; use another label"
+        )
+    spec = template.get("spec") or {}
+    for container in spec.get("containers") or ():
+        names = {variable.get("name") for variable in container.get("env") or ()}
+        for name in ENVIRONMENT:
+            if container.get("name") == ENGINE_CONTAINER and name in names:
+                raise ServingError(
+                    f"spec.podTemplate.spec.containers[{ENGINE_CONTAINER}].env",
+                    f"{name} is set for each pod of the two roles; leave it out",
+                )
+    for container in spec.get("initContainers") or ():
+        for field in ("args", "command", "image"):
+            if container.get("name") == SIDECAR and field in container:
+                raise ServingError(
+                    f"spec.podTemplate.spec.initContainers[{SIDECAR}].{field}",
+                    "set by the operator; its image is spec.routing.disaggregation.sidecarImage",
+                )
 
 
 def check_engine(engine: Engine) -> None:

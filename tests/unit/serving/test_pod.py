@@ -237,6 +237,11 @@ def test_the_users_template_is_merged(make_deployment: Deploy, make_plan: Plan, 
             "resources.limits",
             "spec.planning.overrides.tensorParallel",
         ),
+        (
+            {"spec": {"containers": [{"name": "engine", "env": [{"name": "CUDA_VISIBLE_DEVICES", "value": "0"}]}]}},
+            "containers[engine].env",
+            "CUDA_VISIBLE_DEVICES is decided by the plan",
+        ),
     ],
 )
 def test_the_users_template_may_not_change_the_plan(
@@ -255,6 +260,16 @@ def test_the_users_template_may_not_take_our_labels(
     deployment = make_deployment(podTemplate={"metadata": {"labels": {"energylens.dev/plan": "mine"}}})
     with pytest.raises(ServingError, match=r"energylens\.dev/plan is set by the operator"):
         pod(deployment, make_plan(), models["70b"])
+
+
+@pytest.mark.parametrize("label", ["app.kubernetes.io/name", "energylens.dev/llmdeployment", "energylens.dev/kv-cache"])
+def test_labels_of_every_pod_are_refused_before_there_is_a_plan(label: str, make_deployment: Deploy) -> None:
+    with pytest.raises(ServingError, match=f"{label} is set by the operator"):
+        check(make_deployment(podTemplate={"metadata": {"labels": {label: "mine"}}}))
+
+
+def test_a_template_without_values_changes_nothing(make_deployment: Deploy) -> None:
+    check(make_deployment(podTemplate={"metadata": {"labels": None}, "spec": {"containers": None}}))
 
 
 def test_a_power_cap_of_the_plan_is_an_annotation_of_the_pods(

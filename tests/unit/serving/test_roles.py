@@ -204,6 +204,29 @@ def test_what_connects_the_roles_is_the_operators(
     check(make_deployment(engine=engine_part))
 
 
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ({"metadata": {"labels": {"llm-d.ai/role": "both"}}}, "llm-d.ai/role is set by the operator"),
+        (
+            {"spec": {"containers": [{"name": "engine", "env": [{"name": "VLLM_NIXL_SIDE_CHANNEL_HOST"}]}]}},
+            "VLLM_NIXL_SIDE_CHANNEL_HOST is set for each pod of the two roles",
+        ),
+        (
+            {"spec": {"initContainers": [{"name": "routing-sidecar", "args": ["--port=1"]}]}},
+            r"initContainers\[routing-sidecar\].args: set by the operator",
+        ),
+    ],
+)
+def test_a_template_that_breaks_the_roles_is_refused_before_there_is_a_plan(
+    make_deployment: Deploy, template: dict[str, Any], text: str
+) -> None:
+    followed = make_deployment(podTemplate=template, planning={"disaggregation": "Follow"}, routing=ROUTING)
+    with pytest.raises(ServingError, match=text):
+        check(followed)
+    check(make_deployment(podTemplate=template))
+
+
 SIZES = st.sampled_from([1, 2, 3, 4, 6, 8])
 
 

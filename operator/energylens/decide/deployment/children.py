@@ -14,6 +14,7 @@ from energylens.decide.deployment.avoided import avoided, to_avoid, uncounted
 from energylens.decide.deployment.handover import Handover, handover
 from energylens.decide.deployment.job_start import waits_until
 from energylens.decide.deployment.observation import Observation, plan_label
+from energylens.decide.deployment.replaced import replaced
 from energylens.decide.deployment.roles import decode_waits, only_decode_serves, prefill_goes, prefill_runs
 from energylens.decide.deployment.rollouts import (
     EXCEEDED_QUOTA,
@@ -72,6 +73,8 @@ class Children:
     """Whether a single pod serves, so that the PodDisruptionBudget of an earlier plan is deleted."""
     drops_prefill: bool = False
     """Whether the prefill pods of an earlier plan are deleted."""
+    replaced: tuple[Mapping[str, Any], ...] = ()
+    """Workloads that are deleted now, and made again in the next reconcile: Kueue rejects their change."""
 
 
 def children(observed: Observation) -> Children:
@@ -190,9 +193,13 @@ def _act(observed: Observation) -> Children:
     if not found.acting or plan is None:
         return found
     leftover = plan.prefill is None and observed.prefill is not None
+    stopped = observed.deployment.spec.is_stopped
+    first = replaced((observed.workload, observed.prefill), found.manifests, stopped=stopped)
+    names = {_name(body) for body in first}
     return replace(
         found,
-        manifests=_in_order(observed, plan, found.manifests),
+        manifests=tuple(m for m in _in_order(observed, plan, found.manifests) if _name(m) not in names),
+        replaced=first,
         unguarded=not needs_disruption_budget(plan),
         drops_prefill=leftover and prefill_goes(observed, main_rollout(observed)),
     )
