@@ -190,6 +190,18 @@ async def test_a_watch_that_ends_with_an_error_is_opened_again(
     assert warned.startswith(f"watching: {said}")
 
 
+async def test_a_list_that_outlives_its_first_pages_is_made_again_beside_the_watches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with api_server(forgotten={"pods"}) as server:
+        async with running(server, tmp_path, monkeypatch) as operator:
+            await operator.until(lambda said: said == "200 ok" and "pods" in server.watched)
+        assert not server.forgotten
+        # Had kopf ended, every kind would be watched twice.
+        assert {server.watched.count(plural) for plural in WATCHED} == {1}
+    assert not [message for message in caplog.messages if message.startswith("watching: ")]
+
+
 async def test_kinds_that_come_and_go_are_watched_while_they_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

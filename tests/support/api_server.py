@@ -20,6 +20,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from energylens.cluster.resources import Resource
+from energylens.controller.handlers import LIST_PAGE
 from energylens.controller.kinds import ALL_KINDS
 
 Object = dict[str, Any]
@@ -38,6 +39,8 @@ class ApiServer:
     """More answers, by path."""
     last_words: dict[str, bytes] = field(default_factory=dict)
     """By plural: bytes that the next watch ends with; removed once sent."""
+    forgotten: set[str] = field(default_factory=set)
+    """Plurals of which the second page of kopf's next list is gone; removed once told."""
     token: str = ""
     """The only token that is known; "" where everybody is."""
     lease: Object | None = None
@@ -90,6 +93,11 @@ class ApiServer:
             return _failure(404, "not found")
         if watching:
             return await self._watch(request, plural)
+        if plural in self.forgotten and request.query.get("limit") == str(LIST_PAGE):
+            if not request.query.get("continue"):
+                return web.json_response({"metadata": {"resourceVersion": "1", "continue": "next"}, "items": []})
+            self.forgotten.remove(plural)
+            return _failure(410, "The provided continue parameter is too old")
         return web.json_response({"metadata": {"resourceVersion": "1"}, "items": []})
 
     async def _watch(self, request: web.Request, plural: str) -> web.StreamResponse:

@@ -26,6 +26,8 @@ class Health:
         self._silence_seconds = silence_seconds
         self.heartbeats = Heartbeats(clock)
         self._problems: dict[str, str] = {}
+        self._since = clock.monotonic()
+        """When the first of the present problems began, s."""
         self._logged: dict[str, tuple[str, float]] = {}
         self.leading = False
         self.synced = False
@@ -41,10 +43,12 @@ class Health:
         if not problem:
             if self._problems.pop(what, None) is not None:
                 self._logged.pop(what, None)
-                # Silence with a known cause until now counts from now on.
-                self.heartbeats.clear()
+                if not self._problems:
+                    self.heartbeats.excuse(self._since)
                 log.info("%s: works again", what)
             return
+        if not self._problems:
+            self._since = self._clock.monotonic()
         self._problems[what] = problem
         text, at = self._logged.get(what, ("", float("-inf")))
         now = self._clock.monotonic()

@@ -14,6 +14,11 @@ from yarl import URL
 
 from energylens.clock import Clock
 
+_GONE = 410
+"""Answer to a page of a list whose first pages the API server no longer has: lists that take longer than some minutes.
+kopf would end, and with it all watches; it lists one kind anew after a list that broke off, and so that is what it is
+told."""
+
 
 class Heartbeats:
     """The watches by URL path, and the time of their last data."""
@@ -42,6 +47,15 @@ class Heartbeats:
         """Forget all watches, because others begin or the cause of their silence has passed."""
         self._heard.clear()
         self._began = self._clock.monotonic()
+
+    def excuse(self, since: float) -> None:
+        """Count no silence from ``since`` until now, monotonic s: it had a cause that a restart would not remove.
+
+        A watch that was silent before goes on from there, so that a problem that comes and goes hides no dead watch.
+        """
+        now = self._clock.monotonic()
+        self._heard = {path: min(now, at + now - max(at, since)) for path, at in self._heard.items()}
+        self._began += now - max(self._began, since)
 
     def longest(self) -> tuple[str, float]:
         """Return the watch that has been silent for longest, such as ``/api/v1/nodes``, and for how many seconds.
@@ -112,6 +126,8 @@ def _heard_session(heartbeats: Heartbeats, **arguments: Any) -> aiohttp.ClientSe
                     heartbeats.failed(path)
                 content = _HeardContent(self.content, lambda: heartbeats.heard(path))
                 self.content = cast(aiohttp.StreamReader, content)
+            elif self.status == _GONE and self.url.query.get("continue"):
+                raise aiohttp.ClientPayloadError(f"{self.url.path}: the list was compacted between two pages")
             return response
 
     async def started(session: Any, context: Any, request: aiohttp.TraceRequestStartParams) -> None:

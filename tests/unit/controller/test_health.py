@@ -94,6 +94,44 @@ def test_a_restart_is_not_asked_for_where_it_would_not_help(health: Health, cloc
     assert health.alive() != ""
 
 
+def test_a_problem_that_comes_and_goes_hides_no_dead_watch(health: Health, clock: ManualClock) -> None:
+    health.leading = health.synced = True
+    health.heartbeats.asked(PODS)
+    health.heartbeats.asked("/api/v1/nodes")
+    for _ in range(int(SILENCE_SECONDS) // 30):
+        assert health.alive() == ""
+        # The silence of the half minutes with a problem is excused, that of the others counts.
+        clock.advance(30)
+        health.heartbeats.heard("/api/v1/nodes")
+        health.report("reviewing rights", "403")
+        clock.advance(10)
+        health.report("listing pods", "403")
+        clock.advance(20)
+        assert health.alive() == ""
+        health.report("reviewing rights", "")
+        assert health.alive() == ""
+        health.report("listing pods", "")
+        assert health.heartbeats.longest()[0] == PODS
+    clock.advance(1)
+    assert health.alive() == "the watch of /api/v1/pods has brought nothing for 181 s, not even a bookmark"
+
+
+def test_a_watch_that_was_opened_or_heard_during_a_problem_counts_from_its_end(
+    health: Health, clock: ManualClock
+) -> None:
+    health.leading = health.synced = True
+    health.report("the lease", "503")
+    clock.advance(SILENCE_SECONDS)
+    health.heartbeats.asked(PODS)
+    clock.advance(SILENCE_SECONDS)
+    health.report("the lease", "")
+    assert health.heartbeats.longest() == (PODS, 0.0)
+    clock.advance(SILENCE_SECONDS)
+    assert health.alive() == ""
+    clock.advance(1)
+    assert health.alive() != ""
+
+
 def test_a_problem_is_logged_when_it_is_new_or_changes_and_now_and_then(
     health: Health, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
