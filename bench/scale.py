@@ -474,7 +474,11 @@ def main() -> int:
     try:
         with ending_after(options.seconds):
             for objects in map(int, options.objects.split(",")):
-                with tempfile.TemporaryDirectory(prefix="energylens-scale-") as folder:
+                # Also after a SIGKILL no cluster is left.
+                with (
+                    tempfile.TemporaryDirectory(prefix="energylens-scale-") as folder,
+                    devcluster.guarded(Path(folder) / "cluster"),
+                ):
                     run(objects, options, Path(folder), record)
     except EndedError as error:
         say(f"ended: {error}")

@@ -12,7 +12,7 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -84,12 +84,10 @@ def shared(request: pytest.FixtureRequest) -> str | None:
 def cluster(tmp_path_factory: pytest.TempPathFactory, shared: str | None) -> Iterator[RunningCluster]:
     """A control plane with the default GPU nodes and fast pods, without the chart and the operator."""
     directory = Path(shared) if shared else tmp_path_factory.mktemp("cluster")
-    started = devcluster.up(
-        directory, pods=PodStages.FAST, chart=False, operator=False, progress=StreamProgress(sys.stderr)
-    )
-    yield started
-    if not shared:
-        started.down(purge=True)
+    with nullcontext() if shared else devcluster.guarded(directory):
+        yield devcluster.up(
+            directory, pods=PodStages.FAST, chart=False, operator=False, progress=StreamProgress(sys.stderr)
+        )
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,10 @@ Objects = dict[tuple[str, str, str], dict[str, Any]]
 def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
     """A cluster of its own: the release comes and goes here."""
     directory = tmp_path_factory.mktemp("release-cluster")
-    with devcluster.up(directory, pods=PodStages.FAST, chart=False, operator=False) as started:
+    with (
+        devcluster.guarded(directory),
+        devcluster.up(directory, pods=PodStages.FAST, chart=False, operator=False) as started,
+    ):
         yield started
 
 

@@ -44,7 +44,10 @@ spec:
 def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
     """A cluster of its own: the release would be in the way of tests of the real chart."""
     directory = tmp_path_factory.mktemp("chart-cluster")
-    with devcluster.up(directory, pods=PodStages.FAST, chart=False, operator=False) as started:
+    with (
+        devcluster.guarded(directory),
+        devcluster.up(directory, pods=PodStages.FAST, chart=False, operator=False) as started,
+    ):
         yield started
 
 

@@ -19,7 +19,8 @@ from energylens_dev.devcluster.processes import start_identity
 
 @pytest.fixture(scope="module")
 def with_operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
-    with devcluster.up(tmp_path_factory.mktemp("operator-cluster"), pods=PodStages.FAST) as started:
+    directory = tmp_path_factory.mktemp("operator-cluster")
+    with devcluster.guarded(directory), devcluster.up(directory, pods=PodStages.FAST) as started:
         yield started
 
 

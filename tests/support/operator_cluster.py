@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,8 +154,8 @@ def replay(kubeconfig: Path) -> Iterator[str]:
 def operator_cluster(directory: Path, *, keep: bool = False) -> Iterator[OperatorCluster]:
     """Start a cluster with the chart, the exporter and the operator."""
     progress = StreamProgress(sys.stderr)
-    cluster = devcluster.up(directory, pods=PodStages.FAST, operator=False, progress=progress)
-    try:
+    with nullcontext() if keep else devcluster.guarded(directory):
+        cluster = devcluster.up(directory, pods=PodStages.FAST, operator=False, progress=progress)
         with replay(cluster.kubeconfig) as url, prometheus(directory, f"{url}/dcgm/metrics") as scraping:
             config = directory / "operator-settings.yaml"
             config.write_text(yaml.safe_dump(configuration(url, scraping.url)))
@@ -165,9 +165,6 @@ def operator_cluster(directory: Path, *, keep: bool = False) -> Iterator[Operato
             with direct_kubectl(started) as api:
                 yield OperatorCluster(started, api, url, scraping)
             devcluster.up(directory, operator=False)
-    finally:
-        if not keep:
-            cluster.down(purge=True)
 
 
 @dataclass

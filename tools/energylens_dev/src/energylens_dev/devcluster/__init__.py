@@ -4,6 +4,7 @@ The command line is `energylens dev`; tests call `up` and `down`.
 """
 
 from energylens_dev.devcluster.errors import DevClusterError
+from energylens_dev.devcluster.guard import guarded
 from energylens_dev.devcluster.interrupts import Interrupted
 from energylens_dev.devcluster.kubectl import Kubectl, KubectlError, eventually
 from energylens_dev.devcluster.lifecycle import ClusterStatus, RunningCluster, down, running, status, up
@@ -25,6 +26,7 @@ __all__ = [
     "StreamProgress",
     "down",
     "eventually",
+    "guarded",
     "parse_pools",
     "running",
     "status",
