@@ -25,6 +25,7 @@ from energylens.controller.handlers import registry_for, settings_for
 from energylens.controller.kinds import AGAIN_SECONDS, BUDGET_KINDS, Kinds, WatchableKinds
 from energylens.controller.kopf_state import NoMemories
 from energylens.controller.measuring import Measuring
+from energylens.controller.memory import giving_back
 from energylens.controller.metrics import Metrics
 from energylens.controller.options import Options
 from energylens.controller.pacing import Pacer
@@ -276,6 +277,7 @@ class Acting:
                     self._keep_budgets(),
                     self._plan_again(),
                     self._sweep(changed),
+                    giving_back(),
                 )
             ),
             asyncio.create_task(self._watch_kinds(found, changed)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from energylens.clock import Clock
 from energylens.cluster.errors import BusyError, ClusterError, ForbiddenError, NotFoundError, RefusedError
@@ -111,7 +112,7 @@ class ChildWriter:
             again_seconds=min(waits, default=None),
         )
 
-    def live(self, key: Key) -> tuple[Body | None, ...]:
+    def live(self, key: Key) -> tuple[Mapping[str, Any] | None, ...]:
         """Return the current children of a deployment; None for a child that does not exist."""
         found = (self._store.children.get(child) for child in sorted(self._of.get(key, ())))
         return tuple(None if child is None else child.body for child in found)
@@ -254,7 +255,7 @@ class ChildWriter:
         return False
 
 
-def _belongs_to_another(found: Body, manifest: Body) -> bool:
+def _belongs_to_another(found: Mapping[str, Any], manifest: Body) -> bool:
     (owner,) = manifest["metadata"]["ownerReferences"]
     labels = found["metadata"].get("labels") or {}
     owners = [reference.get("uid") for reference in found["metadata"].get("ownerReferences") or ()]

@@ -34,7 +34,6 @@ from energylens.serving.metadata import LWS_WORKER_INDEX
 ENGINE_PORT = 8000
 HISTORY_SECONDS = 2 * 3600.0 + 600.0
 """The longest window that spec.validation.windowSeconds allows, and a little more."""
-_EXPORTER_LABELS = (("app", "nvidia-dcgm-exporter"), ("app.kubernetes.io/name", "dcgm-exporter"))
 
 log = logging.getLogger("energylens")
 
@@ -305,12 +304,8 @@ class Measuring:
     def _exporters(self) -> list[str]:
         if self._settings.dcgm_endpoints:
             return list(self._settings.dcgm_endpoints)
-        found = [
-            pod
-            for _, pod in sorted(self._store.pods.items())
-            if pod["status"]["podIP"] and any(pod["metadata"]["labels"].get(k) == v for k, v in _EXPORTER_LABELS)
-        ]
-        return [f"http://{_host(pod)}:{self._settings.dcgm_port}/metrics" for pod in found]
+        found = [self._store.pods[key] for key in sorted(self._store.watched_pods.exporters)]
+        return [f"http://{_host(pod)}:{self._settings.dcgm_port}/metrics" for pod in found if pod["status"]["podIP"]]
 
 
 @asynccontextmanager

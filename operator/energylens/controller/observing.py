@@ -12,7 +12,7 @@ from energylens.cluster.errors import ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import CONFIG_MAP
 from energylens.controller.inquiries import lacks_pods, slow_pods, why_no_pods, why_queued, why_slow
-from energylens.controller.store import Body, Key, Store
+from energylens.controller.store import Key, Store
 from energylens.decide.decide import Live
 from energylens.decide.deployment.approval import waits
 from energylens.decide.deployment.named_maps import NamedMap, NamedMaps, config_name, hours_name, job_hours_name
@@ -108,7 +108,7 @@ class Observing:
         except ForbiddenError as error:
             return NamedMap(unreadable=str(error))
 
-    def table(self, key: Key, deployment: LLMDeployment) -> Body | None:
+    def table(self, key: Key, deployment: LLMDeployment) -> Mapping[str, Any] | None:
         """Return the ConfigMap beside the pods, with the plan that they were made from."""
         found = self._store.children.get(("ConfigMap", key[0], table_name(deployment)))
         return None if found is None else found.body

@@ -10,10 +10,12 @@ from energylens.cluster.managers import status_managers
 from energylens.cluster.port import Identity
 from energylens.cluster.resources import RESOURCE_CLAIM_TEMPLATE
 from energylens.controller.devices import CLAIM, DeviceStore
+from energylens.controller.pods import Pods
+from energylens.controller.same import identity_of, is_newer, is_same_object
 from energylens.controller.status_memory import StatusMemory
 from energylens.decide.deployment.rollouts import WORKLOADS
 from energylens.decide.deployment.workloads import Workloads
-from energylens.decide.trimmed import Packed, packed, shared, trim_child, trim_node, trim_pod
+from energylens.decide.trimmed import Packed, PackedObject, packed, shared, trim_child, trim_node
 from energylens.planner.inventory.snapshot import OWNER_LABEL
 from energylens.serving.queues import PASSED_ANNOTATIONS
 from energylens.serving.workload import CANARY_SUFFIX, LWS_SUFFIX, PREFILL_SUFFIX, SUFFIXES
@@ -29,7 +31,7 @@ ChildKey = tuple[str, str, str]
 class Child:
     """A live child object."""
 
-    body: Body
+    body: PackedObject
     verified: str | None = None
     """Hash of the manifest that the body was found to hold; None after every change."""
 
@@ -82,10 +84,9 @@ class Store:
     _claim_templates: dict[Key, set[ChildKey]] = field(default_factory=dict)
     nodes: dict[str, Body] = field(default_factory=dict)
     devices: DeviceStore = field(default_factory=DeviceStore)
-    pods: dict[Key, Body] = field(default_factory=dict)
-    pods_of: dict[Key, set[Key]] = field(default_factory=dict)
+    watched_pods: Pods = field(default_factory=Pods)
     versions: dict[ChildKey, str] = field(default_factory=dict)
-    """Resource versions of nodes, namespaces, pods and devices: what is kept of them is compared, and has none."""
+    """Resource versions of nodes, namespaces and devices: what is kept of them is compared, and has none."""
     inventory_version: int = 0
     """Counts changes of nodes and of GPUs held by pods."""
     nodes_version: int = 0
@@ -97,7 +98,7 @@ class Store:
         key = _key(body)
         old = self.deployments.get(key)
         if deleted:
-            if not _is_same_object(body, old):
+            if not is_same_object(body, old):
                 return None
             self.deployments.pop(key, None)
             self.edited.pop(key, None)
@@ -107,7 +108,7 @@ class Store:
             self.inventory_version += 1
             self.deployment_changed(key)
             return key
-        if old is not None and not _newer(body, old):
+        if old is not None and not is_newer(body, old):
             return None
         trimmed = {
             "apiVersion": body.get("apiVersion"),
@@ -142,14 +143,14 @@ class Store:
         key = _key(body)
         old = self.budgets.get(key)
         if deleted:
-            if not _is_same_object(body, old):
+            if not is_same_object(body, old):
                 return []
             self.budgets.pop(key, None)
             self.edited_budgets.pop(key, None)
             if self.budget_statuses is not None:
                 self.budget_statuses.forget(key)
         else:
-            if old is not None and not _newer(body, old):
+            if old is not None and not is_newer(body, old):
                 return []
             metadata = body["metadata"]
             kept = ("uid", "generation", "resourceVersion")
@@ -195,13 +196,13 @@ class Store:
         child_key = (kind, metadata["namespace"], metadata["name"])
         old = self.children.get(child_key)
         if deleted:
-            if not _is_same_object(body, old.body if old is not None else None):
+            if not is_same_object(body, old.body if old is not None else None):
                 return None
             self.children.pop(child_key, None)
-        elif old is not None and not _newer(body, old.body):
+        elif old is not None and not is_newer(body, old.body):
             return None
         else:
-            self.children[child_key] = Child(trim_child(body))
+            self.children[child_key] = Child(PackedObject(trim_child(body), kind, *identity_of(body)))
         key = (metadata["namespace"], owner) if owner else None
         self._child_changed(child_key, key)
         return key
@@ -227,7 +228,7 @@ class Store:
         """Take a ResourceSlice, ResourceClaim or DeviceClass."""
         key = _key(body)
         old = self.devices.bodies[kind].get(key)
-        if deleted and not _is_same_object(body, old):
+        if deleted and not is_same_object(body, old):
             return
         if not self._heard(kind, body, deleted, known=old):
             return
@@ -242,31 +243,19 @@ class Store:
 
     def put_pod(self, body: Body, deleted: bool) -> Key | None:
         """Take a pod; return the key of its LLMDeployment when it has one and something changed."""
-        key = _key(body)
-        trimmed = None if deleted else shared(trim_pod(body))
-        old = self.pods.get(key)
-        if deleted and not _is_same_object(body, old):
+        change = self.watched_pods.put(_key(body), body, deleted)
+        if change is None:
             return None
-        if not self._heard("Pod", body, deleted, known=old) or old == trimmed:
-            return None
-        holds_other = _holding(old) != _holding(trimmed)
-        if holds_other:
+        if change.holds_other_gpus:
             self.inventory_version += 1
-        owner = _owner(trimmed) or _owner(old)
-        if trimmed is None:
-            self.pods.pop(key, None)
-            if owner is not None:
-                self._disown(owner, key)
-        else:
-            self.pods[key] = trimmed
-            before, now = _owner(old), _owner(trimmed)
-            if before is not None and before != now:
-                self._disown(before, key)
-            if now is not None:
-                self.pods_of.setdefault(now, set()).add(key)
-        for observer in self.observers if holds_other else ():
-            observer.pod_changed(key)
-        return owner
+            for observer in self.observers:
+                observer.pod_changed(_key(body))
+        return change.owner
+
+    @property
+    def pods(self) -> Mapping[Key, PackedObject]:
+        """The pods, trimmed and packed."""
+        return self.watched_pods.bodies
 
     def _heard(self, kind: str, body: Body, deleted: bool, known: Body | None = None) -> bool:
         """Note the version of an object; return False where a newer one of the same object is known."""
@@ -305,38 +294,32 @@ class Store:
         for observer in self.observers:
             observer.deployment_changed(key)
 
-    def _disown(self, owner: Key, pod: Key) -> None:
-        pods = self.pods_of.get(owner, set())
-        pods.discard(pod)
-        if not pods:
-            self.pods_of.pop(owner, None)
-
     def workloads(self, key: Key) -> Workloads:
         """Return what runs the pods of an LLMDeployment."""
         names = (("Deployment", key[1]), ("LeaderWorkerSet", f"{key[1]}{LWS_SUFFIX}"))
         return Workloads(_owned_by(key, [self.children.get((kind, key[0], name)) for kind, name in names]))
 
-    def canaries(self, key: Key) -> tuple[Body, ...]:
+    def canaries(self, key: Key) -> tuple[PackedObject, ...]:
         """Return what runs the one replica by which a plan of an LLMDeployment is verified.
 
         There are two while a verified plan on one node gives way to one on several, or the other way round.
         """
         return _owned_by(key, [self.children.get((kind, key[0], f"{key[1]}{CANARY_SUFFIX}")) for kind in WORKLOADS])
 
-    def prefill(self, key: Key) -> Body | None:
+    def prefill(self, key: Key) -> PackedObject | None:
         """Return what runs the prefill pods of an LLMDeployment; None where nothing does."""
         return next(iter(_owned_by(key, [self.children.get(("Deployment", key[0], key[1] + PREFILL_SUFFIX))])), None)
 
-    def claim_templates(self, key: Key) -> tuple[Body, ...]:
+    def claim_templates(self, key: Key) -> tuple[PackedObject, ...]:
         """Return the ResourceClaimTemplates of an LLMDeployment, by name."""
         return tuple(self.children[name].body for name in sorted(self._claim_templates.get(key, ())))
 
-    def pods_owned(self, key: Key) -> list[Body]:
+    def pods_owned(self, key: Key) -> list[PackedObject]:
         """Return the pods of an LLMDeployment, by name."""
-        return [self.pods[pod] for pod in sorted(self.pods_of.get(key, ()))]
+        return self.watched_pods.owned(key)
 
 
-def _owned_by(key: Key, found: Iterable[Child | None]) -> tuple[Body, ...]:
+def _owned_by(key: Key, found: Iterable[Child | None]) -> tuple[PackedObject, ...]:
     """Return the children of an LLMDeployment; names with suffixes may be those of another one's children."""
     bodies = [child.body for child in found if child is not None]
     return tuple(body for body in bodies if (body["metadata"].get("labels") or {}).get(OWNER_LABEL) == key[1])
@@ -346,31 +329,9 @@ def _key(body: Mapping[str, Any]) -> Key:
     return body["metadata"].get("namespace") or "", body["metadata"]["name"]
 
 
-def _owner(pod: Mapping[str, Any] | None) -> Key | None:
-    if pod is None:
-        return None
-    name = (pod["metadata"].get("labels") or {}).get(OWNER_LABEL)
-    return (pod["metadata"]["namespace"], name) if name else None
-
-
-def _holding(pod: Body | None) -> tuple[Any, ...]:
-    if pod is None or pod["status"]["phase"] in ("Succeeded", "Failed"):
-        return ()
-    gpus = [c["resources"] for group in ("containers", "initContainers") for c in pod["spec"].get(group, ())]
-    claims = pod["spec"].get("resourceClaims", ())
-    return (pod["spec"]["nodeName"], str(gpus), _owner(pod)) if any(gpus) or claims else ()
-
-
-def _is_same_object(deleted: Mapping[str, Any], known: Mapping[str, Any] | None) -> bool:
-    """Return whether a deletion is of the object that is known.
-
-    The deletion of an object may be heard of after the creation of its successor of the same name: kopf has one stream
-    per uid, and they do not wait for each other.
-    """
-    if known is None:
-        return True
-    uids = deleted["metadata"].get("uid"), known["metadata"].get("uid")
-    return uids[0] == uids[1] or not all(uids)
+def _owner(child: Mapping[str, Any]) -> Key | None:
+    name = (child["metadata"].get("labels") or {}).get(OWNER_LABEL)
+    return (child["metadata"]["namespace"], name) if name else None
 
 
 def _same(old: Body, new: Body) -> bool:
@@ -389,12 +350,3 @@ def _passed_annotations(metadata: Mapping[str, Any]) -> Body:
     given = metadata.get("annotations") or {}
     kept = {name: given[name] for name in PASSED_ANNOTATIONS if name in given}
     return {"annotations": kept} if kept else {}
-
-
-def _newer(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    if new["metadata"].get("uid") != old["metadata"].get("uid"):
-        return True
-    try:
-        return int(new["metadata"]["resourceVersion"]) > int(old["metadata"]["resourceVersion"])
-    except (KeyError, ValueError):
-        return True

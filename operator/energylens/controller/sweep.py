@@ -28,6 +28,7 @@ from energylens.cluster.resources import (
 )
 from energylens.controller.handlers import DEVICE_KINDS, MANAGED, Handle, takers, watched_children
 from energylens.controller.kinds import ALL_KINDS, WatchableKinds
+from energylens.controller.same import identity_of
 from energylens.controller.store import Key, Store
 
 LISTS_GET_OLD_AFTER = 20
@@ -203,9 +204,9 @@ class Sweeper:
             return Identity(uid, store.versions.get((resource.kind, namespace, name), ""))
 
         if resource is LLM_DEPLOYMENT:
-            return {key: _identity_of(body) for key, body in store.deployments.items()}
+            return {key: identity_of(body) for key, body in store.deployments.items()}
         if resource is POD:
-            return {key: heard(*key, body["metadata"]["uid"]) for key, body in store.pods.items()}
+            return {key: identity_of(body) for key, body in store.pods.items()}
         if resource in DEVICE_KINDS:
             bodies = store.devices.bodies[resource.kind]
             return {key: heard(*key, body["metadata"]["uid"]) for key, body in bodies.items()}
@@ -215,10 +216,10 @@ class Sweeper:
             return {("", name): heard("", name, "") for name in store.namespaces}
         if resource in (ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET):
             return {
-                key: _identity_of(body) for key, body in store.budgets.items() if bool(key[0]) == resource.namespaced
+                key: identity_of(body) for key, body in store.budgets.items() if bool(key[0]) == resource.namespaced
             }
         return {
-            (namespace, name): _identity_of(child.body)
+            (namespace, name): identity_of(child.body)
             for (kind, namespace, name), child in store.children.items()
             if kind == resource.kind
         }
@@ -235,11 +236,6 @@ class Sweeper:
         handle({"metadata": metadata}, True)
 
 
-def _identity_of(body: Mapping[str, Any]) -> Identity:
-    metadata = body["metadata"]
-    return Identity(metadata.get("uid", ""), metadata.get("resourceVersion", ""))
-
-
-def _seen(body: dict[str, Any]) -> tuple[Any, ...]:
+def _seen(body: Mapping[str, Any]) -> tuple[Any, ...]:
     metadata = body["metadata"]
     return metadata.get("uid"), metadata.get("generation"), metadata.get("labels")

@@ -6,7 +6,6 @@ import hashlib
 import pickle
 import sys
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -19,7 +18,7 @@ from energylens.serving.support import PLAN_KEY
 Body = dict[str, Any]
 _LONG = 1024
 """Characters of a text in a ConfigMap beyond which only its digest is kept."""
-_UNPACKED = 64
+_UNPACKED = 128
 """Most recently read mappings that stay unpacked: a reconcile reads the same few mappings many times."""
 _OFTEN = 128
 """Length up to which other objects are likely to have the same text, characters."""
@@ -49,8 +48,8 @@ _MOST_BASES = 64
 _BASE_BYTES = 2**15
 """How far back deflate refers (RFC 1951)."""
 _BASES: dict[tuple[str, ...], bytes] = {}
-"""By the names of a mapping: the first one that was packed, as the dictionary for all others. The objects of a fleet
-are alike, so that each takes a quarter of what it takes alone."""
+"""By the kind and the names of a mapping: the first one that was packed, as the dictionary for all others. The objects
+of a fleet are alike, so that each takes a quarter of what it takes alone."""
 
 
 class Packed(Mapping[str, Any]):
@@ -58,9 +57,9 @@ class Packed(Mapping[str, Any]):
 
     __slots__ = ("_base", "_data")
 
-    def __init__(self, value: Mapping[str, Any]) -> None:
-        """Keep a copy of ``value``."""
-        plain, names = pickle.dumps(dict(value)), tuple(value)
+    def __init__(self, value: Mapping[str, Any], kind: str = "") -> None:
+        """Keep a copy of ``value``; those of one ``kind`` with the same names are likely to be alike."""
+        plain, names = pickle.dumps(dict(value)), (kind, *value)
         if names not in _BASES and len(_BASES) < _MOST_BASES:
             _BASES[names] = plain[-_BASE_BYTES:]
         self._base = _BASES.get(names, b"")
@@ -88,6 +87,18 @@ class Packed(Mapping[str, Any]):
     __hash__ = None  # type: ignore[assignment]
 
 
+class PackedObject(Packed):
+    """A watched object, packed whole; its identity is read without unpacking it."""
+
+    __slots__ = ("uid", "version")
+
+    def __init__(self, value: Mapping[str, Any], kind: str, uid: str, version: str) -> None:
+        """Keep a copy of the trimmed object of a kind; ``uid`` and ``version`` are "" where it has none."""
+        super().__init__(shared(value), kind)
+        self.uid = uid
+        self.version = version
+
+
 def packed(value: Mapping[str, Any]) -> Packed:
     """Return a mapping packed, the same one if it is packed already."""
     return value if isinstance(value, Packed) else Packed(value)
@@ -113,46 +124,19 @@ def shared(value: Any) -> Any:
     return value
 
 
-class _Alike:
-    """The values that came last, so that equal ones are one object: children of one owner have equal labels."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._known: OrderedDict[str, Any] = OrderedDict()
-
-    def of(self, value: Any) -> Any:
-        """Return a value that is equal to ``value``, of JSON; it must not be changed."""
-        # By its text, since lists have no hash; two orders of the same labels are kept twice.
-        text = repr(value)
-        found = self._known.setdefault(text, value)
-        self._known.move_to_end(text)
-        if len(self._known) > self._most:
-            self._known.popitem(last=False)
-        return found
-
-
-_ALIKE = _Alike(1024)
-"""Initial lists of all kinds come page by page at once, so that children of one owner are few objects apart."""
-_ALIKE_PARTS = ("labels", "ownerReferences")
-
-
 def trim_child(body: Mapping[str, Any]) -> Body:
-    """Return a child without its managed fields, with spec and data packed.
+    """Return a child without its managed fields.
 
     Of long texts in a ConfigMap, other than its plan, only digests are kept.
     """
     metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
-    parts = {name: body[name] for name in ("spec", "data") if isinstance(body.get(name), Mapping)}
-    trimmed: Body = shared({name: value for name, value in body.items() if name not in parts} | {"metadata": metadata})
-    if "data" in parts:
-        parts["data"] = {
+    trimmed = {**body, "metadata": metadata}
+    if isinstance(body.get("data"), Mapping):
+        trimmed["data"] = {
             name: Digest(text) if name != PLAN_KEY and isinstance(text, str) and len(text) > _LONG else text
-            for name, text in parts["data"].items()
+            for name, text in body["data"].items()
         }
-    for name in _ALIKE_PARTS:
-        if name in metadata:
-            trimmed["metadata"][name] = _ALIKE.of(trimmed["metadata"][name])
-    return trimmed | {name: Packed(value) for name, value in parts.items()}
+    return trimmed
 
 
 def trim_node(body: Mapping[str, Any]) -> Body:

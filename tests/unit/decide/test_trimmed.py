@@ -12,7 +12,7 @@ import pytest
 from energylens.controller.store import Store
 from energylens.decide import trimmed
 from energylens.decide.deployment.applied import differences, holds
-from energylens.decide.trimmed import Digest, Packed, shared, trim_child
+from energylens.decide.trimmed import Digest, Packed, PackedObject, shared, trim_child
 from energylens.serving.support import PLAN_KEY, TABLE_KEY
 
 TABLE = "rank,reason\n" + "1,as good as any other\n" * 200
@@ -73,10 +73,22 @@ def test_a_child_takes_a_fraction_of_the_memory_of_its_object() -> None:
         {"name": f"c{number}", "env": [{"name": f"E{at}", "value": "x"} for at in range(40)]} for number in "ab"
     ]
     body = {"kind": "Deployment", "metadata": {"name": "a", "namespace": "team"}, "spec": {"template": containers}}
-    kept = trim_child(body)
-    assert kept["spec"]["template"] == containers
-    assert len(kept["spec"]) == 1
-    assert sys.getsizeof(kept["spec"]._data) < len(json.dumps(body)) / 4
+    kept = PackedObject(trim_child(body), "Deployment", "", "")
+    assert kept == body
+    assert sys.getsizeof(kept._data) < len(json.dumps(body)) / 4
+
+
+def test_an_object_of_a_fleet_takes_what_is_its_own() -> None:
+    def child(name: str) -> PackedObject:
+        metadata = {"name": name, "namespace": "team", "labels": {"app.kubernetes.io/managed-by": "energylens"}}
+        containers = [{"name": "engine", "args": [f"--setting-{at}=value" for at in range(40)]}]
+        body = {"kind": "Likeness", "metadata": metadata, "spec": {"template": {"spec": {"containers": containers}}}}
+        return PackedObject(body, "Likeness", f"uid of {name}", "7")
+
+    first, second = child("llama-chat"), child("qwen-coder")
+    assert (second.uid, second.version) == ("uid of qwen-coder", "7")
+    assert second["metadata"]["name"] == "qwen-coder" != first["metadata"]["name"]
+    assert len(second._data) < 120
 
 
 def test_an_object_like_an_earlier_one_takes_little_whatever_it_holds() -> None:
@@ -94,17 +106,6 @@ def test_mappings_of_any_number_of_shapes_are_read_back() -> None:
     packed = [Packed(value) for value in plain]
     assert packed == plain
     assert len(trimmed._BASES) <= trimmed._MOST_BASES
-
-
-def test_children_of_one_owner_share_labels_and_owner() -> None:
-    def body(kind: str, owner: str) -> dict[str, Any]:
-        metadata = {"name": owner, "labels": {"owner": owner}, "ownerReferences": [{"uid": owner}]}
-        return {"kind": kind, "metadata": metadata}
-
-    first, second, other = (trim_child(body(*of)) for of in (("Service", "a"), ("ConfigMap", "a"), ("Service", "b")))
-    for part in ("labels", "ownerReferences"):
-        assert first["metadata"][part] is second["metadata"][part]
-        assert other["metadata"][part] != first["metadata"][part]
 
 
 def test_digests_of_one_text_are_equal() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from energylens.controller.memory import keep_little
 from energylens.controller.options import Options
 from energylens.controller.runner import NAMESPACE_VARIABLE, EndedError, StartError, known_namespaces, run
 from energylens.controller.settings import SettingsError, read_settings
@@ -77,6 +78,7 @@ def operator(
         lease_namespace=lease_namespace,
         settings=settings,
     )
+    keep_little()
     try:
         asyncio.run(run(options))
     except EndedError as error:
