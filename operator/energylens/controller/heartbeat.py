@@ -16,8 +16,8 @@ from energylens.clock import Clock
 
 _GONE = 410
 """Answer to a page of a list whose first pages the API server no longer has: lists that take longer than some minutes.
-kopf would end, and with it all watches; it lists one kind anew after a list that broke off, and so that is what it is
-told."""
+kopf would end, and with it all watches. After a list that broke off kopf lists that one kind again, so kopf is told
+that it broke off."""
 
 
 class Heartbeats:
