@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from energylens.data import PartitionedGpuError, UnknownGpuError, UnknownModelError, find_gpu, load_model
+from energylens.data import (
+    PartitionedGpuError,
+    UnknownGpuError,
+    UnknownModelError,
+    find_gpu,
+    known_models,
+    load_model,
+)
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.requantize import UnsupportedQuantizationError, usual_release, with_quantization
 from energylens.predictor.types import GpuSpec
@@ -39,13 +46,17 @@ def resolver(models: Mapping[str, ModelSpec] | None = None) -> Callable[[Run], R
 
     def resolve(run: Run) -> Resolved:
         try:
-            model = own.get(run.model_id.lower()) or load_model(run.model_id)
             gpu = find_gpu(run.gpu_model)
-        except UnknownModelError as error:
-            hint = f"; nearest known: {', '.join(error.nearest)}" if error.nearest else ""
-            return Resolved(None, None, f"model_id={run.model_id!r} is not in the catalogue{hint}")
         except (UnknownGpuError, PartitionedGpuError) as error:
             return Resolved(None, None, f"gpu_model: {error}")
+        try:
+            model = own.get(run.model_id.lower()) or load_model(run.model_id)
+        except UnknownModelError as error:
+            quantized = _quantized(run.model_id, run.weight_precision)
+            if quantized is not None:
+                return Resolved(quantized[0], gpu, what_if=quantized[1])
+            hint = f"; nearest known: {', '.join(error.nearest)}" if error.nearest else ""
+            return Resolved(None, None, f"model_id={run.model_id!r} is not in the catalogue{hint}")
         if run.weight_precision is None or run.weight_precision == weight_precision(model):
             return Resolved(model, gpu)
         released = _release(run.model_id, run.weight_precision)
@@ -76,6 +87,47 @@ def _release(model_id: str, precision: str) -> ModelSpec | None:
                 continue
             if weight_precision(model) == precision:
                 return model
+    return None
+
+
+_NAMED_FORMATS = {
+    "fp8-dynamic": "fp8",
+    "fp8": "fp8",
+    "nvfp4": "nvfp4",
+    "fp4": "nvfp4",
+    "mxfp4": "mxfp4",
+    "awq": "int4",
+    "awq-4bit": "int4",
+    "awq-int4": "int4",
+    "int4": "int4",
+    "gptq-int4": "int4",
+    "quantized.w4a16": "int4",
+    "quantized.w8a8": "int8",
+    "int8": "int8",
+}
+"""Ends of a release's name, in lower case -> the number format of most of its weights."""
+
+
+def _quantized(model_id: str, precision: str | None) -> tuple[ModelSpec, str] | None:
+    """Return an unknown release of a known model in the format in its name, as usual releases are, and the format.
+
+    None if the name states no format or another than the run, or if no model of the catalogue has the rest of the name.
+    """
+    publisher, _, name = model_id.lower().rpartition("/")
+    for end, named in _NAMED_FORMATS.items():
+        if not name.endswith("-" + end):
+            continue
+        rest = name.removesuffix("-" + end)
+        bases = [
+            known
+            for known in known_models()
+            if known.lower().rpartition("/")[2] in (rest, f"{rest}-bf16") and precision in (None, named)
+        ]
+        # The publisher's own model comes before a namesake.
+        bases.sort(key=lambda known: known.lower().rpartition("/")[0] != publisher)
+        if bases:
+            wanted = _REQUEST[named]
+            return replace(usual_release(load_model(bases[0]), wanted), name=model_id), wanted
     return None
 
 

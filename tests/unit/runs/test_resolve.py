@@ -72,3 +72,32 @@ def test_given_models_come_before_the_catalogue() -> None:
     assert known is not None
     own = replace(known, hidden=128)
     assert resolver({"qwen/qwen3-8b": own})(run()).model is own
+
+
+@pytest.mark.parametrize(
+    ("model_id", "precision", "what_if"),
+    [
+        ("nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-NVFP4", "nvfp4", "NVFP4"),
+        ("someone/GLM-4.6-FP8", "fp8", "FP8"),
+        ("someone/qwen3-32b-gptq-int4", "int4", "INT4"),
+        ("RedHatAI/Qwen2.5-72B-Instruct-FP8-dynamic", "fp8", "FP8"),
+    ],
+)
+def test_an_unknown_release_of_a_known_model_is_a_what_if_in_the_format_of_its_name(
+    model_id: str, precision: str, what_if: str
+) -> None:
+    found = resolver()(run(model_id=model_id, weight_precision=None))
+    assert (found.error, found.what_if) == ("", what_if)
+    assert found.model is not None
+    assert (found.model.name, weight_precision(found.model)) == (model_id, precision)
+
+
+def test_an_unknown_release_is_an_error_if_its_model_or_its_format_is_unknown_or_the_run_contradicts_it() -> None:
+    resolve = resolver()
+    for model_id, precision in (
+        ("someone/Qwen9-32B-FP8", None),
+        ("someone/Qwen3-32B-EXL3", None),
+        ("someone/Qwen3-32B-tuned-FP8", None),
+        ("someone/GLM-4.6-FP8", "int4"),
+    ):
+        assert "is not in the catalogue" in resolve(run(model_id=model_id, weight_precision=precision)).error
