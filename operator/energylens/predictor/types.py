@@ -161,8 +161,9 @@ class Workload:
     prompt_variation: float | None = None
     """Squared coefficient of variation of the computed prompt lengths; None for the coefficients' value."""
     classes: tuple[RequestClass, ...] = ()
-    """Classes of requests with different shapes, whose means are the fields above; empty if all requests have one
-    shape."""
+    """Classes of requests with different shapes, whose means are the fields above; empty for requests of one shape."""
+    greedy: bool = False
+    """Whether requests take the most likely token; otherwise sampling follows the model's generation_config.json."""
 
     @classmethod
     def of_classes(

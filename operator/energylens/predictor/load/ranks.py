@@ -6,11 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from energylens.predictor.load.mixture import normal_quantiles
 from energylens.predictor.step.lockstep import Lockstep
 from energylens.predictor.types import FloatArray
 
 BUSIEST = 0.995
 """Largest share of a rank's steps that prefill; with more prompts, fewer sequences run."""
+SMALLEST_ROOM = 64.0
+"""Prompt tokens for which a step has room at least, as a full step would otherwise never prefill."""
+PROMPT_VARIATION = 0.3
+"""Squared coefficient of variation of prompts whose lengths are not known: that of the fitted ``prompt_spread``."""
+_LEVELS = np.array([0.0694318442, 0.3300094782, 0.6699905218, 0.9305681558])
+_WEIGHTS = np.array([0.1739274226, 0.3260725774, 0.3260725774, 0.1739274226])
+"""Gauss-Legendre quadrature over the levels of a distribution."""
 
 
 @dataclass(frozen=True)
@@ -20,15 +28,21 @@ class RankPrompts:
     starts: FloatArray
     """Mean starts per step of a Poisson process whose steps with starts match the steps in which any rank prefills."""
     tokens: FloatArray
-    """Prompt tokens in such a step on each rank with prompts."""
+    """Prompt tokens in such a step on each rank with prompts; with padding, on the rank that has most."""
     everywhere: FloatArray
-    """The same on all ranks together."""
+    """Prompt tokens of all ranks together."""
     padding: FloatArray
-    """Rows that pad the ranks without prompts, on all of them together."""
+    """Rows that pad ranks to the rank with the most prompt tokens, on all of them together."""
 
 
 def rank_prompts(
-    rate: FloatArray, ranks: FloatArray, prompt: float, chunks: FloatArray, lockstep: Lockstep
+    rate: FloatArray,
+    ranks: FloatArray,
+    prompt: float,
+    chunks: FloatArray,
+    lockstep: Lockstep,
+    variation: float = PROMPT_VARIATION,
+    decoding: FloatArray | float = 0.0,
 ) -> RankPrompts:
     """Return the prompts of a step in which any rank prefills.
 
@@ -42,12 +56,36 @@ def rank_prompts(
         prompt: Computed tokens of a prompt.
         chunks: Chunks that a rank computes in a step, shape (n,): one for each micro-batch of a pipeline.
         lockstep: How the ranks synchronise their steps.
+        variation: Squared coefficient of variation of the computed prompts.
+        decoding: Tokens of running sequences in a step of each rank, shape (n,).
     """
-    busy = np.clip(np.maximum(-np.expm1(-rate), rate * prompt / (lockstep.chunk * chunks)), 1e-12, BUSIEST)
+    beside = decoding if lockstep.holds_decodes else 0.0
+    room = np.maximum(lockstep.chunk - beside, SMALLEST_ROOM) * chunks
+    busy = np.clip(np.maximum(-np.expm1(-rate), rate * prompt / room), 1e-12, BUSIEST)
     starts = -ranks * np.log1p(-busy) / lockstep.clump
     share = np.maximum(-np.expm1(-starts), 1e-12)
     holding = np.clip(ranks * busy / share, 1.0, ranks)
     everywhere = prompt * rate * ranks / share
     tokens = everywhere / holding
-    padding = (ranks - holding) * tokens if lockstep.padded else np.zeros_like(tokens)
-    return RankPrompts(starts, tokens, everywhere, padding)
+    if not lockstep.padded:
+        return RankPrompts(starts, tokens, everywhere, np.zeros_like(tokens))
+    most = _most_tokens(rate, busy, ranks, tokens, room, variation)
+    return RankPrompts(starts, most, everywhere, np.maximum(ranks * most - everywhere, 0.0))
+
+
+def _most_tokens(
+    rate: FloatArray, busy: FloatArray, ranks: FloatArray, tokens: FloatArray, room: FloatArray, variation: float
+) -> FloatArray:
+    """Return the mean prompt tokens on the rank that has most of them, of steps in which any rank has some, (n,).
+
+    The tokens of a rank with prompts are a Poisson number of prompts, which the room of a step bounds; their sum is
+    taken as log-normal. The largest of independent ranks exceeds t with probability 1 - P(one rank is below t)^ranks.
+    """
+    count = np.maximum(rate / busy, 1.0)
+    square = np.maximum((variation + 1.0 + rate - count) / count, 0.0)
+    deviation = np.sqrt(np.log1p(square))
+    none = (1.0 - busy) ** ranks
+    level = (_LEVELS[:, None] * (1.0 - none) + none) ** (1.0 / ranks)
+    quantile = normal_quantiles((level - (1.0 - busy)) / busy)
+    mean = tokens * np.exp(deviation * quantile - deviation**2 / 2.0)
+    return np.asarray(np.clip(_WEIGHTS @ np.minimum(mean, room), tokens, None))

@@ -12,11 +12,11 @@ import numpy as np
 from energylens.predictor.fitted.coefficients import Coefficients
 from energylens.predictor.load.mixture import StepMixture
 from energylens.predictor.load.pipeline import Pipeline, pipeline_of
-from energylens.predictor.load.ranks import rank_prompts
+from energylens.predictor.load.ranks import PROMPT_VARIATION, rank_prompts
 from energylens.predictor.load.scenario import Role, Scenario
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.drafts import draft_of
-from energylens.predictor.requests import prompt_shares, running_shares
+from energylens.predictor.requests import prompt_shares, prompt_variation, running_shares
 from energylens.predictor.step.building import build_work
 from energylens.predictor.step.latency import Overlap, StepTime, step_time
 from energylens.predictor.step.lockstep import APART, Lockstep
@@ -186,7 +186,10 @@ def _phase_loads(
         only = StepLoad(zero + 1e-9, length, length * running, length, prefix_tokens=prefix, classes=classes)
         return _Loads(only, None, np.maximum(running, 1e-9))
     starts = running / workload.decode_steps
-    decode = StepLoad(running, context, zero, length, queries, classes=classes)
+    sent = lockstep.quantized_dispatch
+    decode = StepLoad(
+        running, context, zero, length, queries, classes=classes, greedy=workload.greedy, quantized_dispatch=sent
+    )
     if role == "decode":
         return _Loads(decode, None, starts * 0.0)
     # Micro-batches of a pipeline follow one another: a prompt in one of them delays all.
@@ -199,7 +202,8 @@ def _phase_loads(
     if model.is_moe and (layouts.data_parallel > 1).any():
         # Ranks that exchange experts' tokens step together: a prompt on one of them delays all.
         ranks = layouts.data_parallel.astype(np.float64)
-        found = rank_prompts(starts, ranks, prompt, pipeline.in_flight, lockstep)
+        variation = prompt_variation(workload.parts, PROMPT_VARIATION)
+        found = rank_prompts(starts, ranks, prompt, pipeline.in_flight, lockstep, variation, running * queries)
         several, holding = ranks > 1.0, pipeline.holding(found.everywhere / prompt)
         tokens = np.where(several, found.tokens / holding, tokens)
         everywhere = np.where(several, found.everywhere / holding, everywhere)
@@ -207,9 +211,10 @@ def _phase_loads(
         starts = np.where(several, found.starts, starts / clump)
     else:
         starts = starts / clump
-    return _Loads(
-        decode, StepLoad(running, context, tokens, length, queries, prefix, everywhere, padding, classes), starts
+    mixed = StepLoad(
+        running, context, tokens, length, queries, prefix, everywhere, padding, classes, workload.greedy, sent
     )
+    return _Loads(decode, mixed, starts)
 
 
 def clumped(starts: FloatArray) -> FloatArray:

@@ -67,6 +67,11 @@ class Quantization:
             return 0.5 + 2 / self.group_size
         return BYTES_PER_WEIGHT[self.weight]
 
+    @property
+    def bytes_per_activation(self) -> float:
+        """Bytes of one element of the input of a matrix product, scales included."""
+        return 1.0 + 1 / 32 if self.activation == "mxfp8" else BYTES_PER_WEIGHT[self.activation]
+
 
 @dataclass(frozen=True)
 class Attention:

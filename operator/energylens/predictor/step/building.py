@@ -91,7 +91,9 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
         **vars(columns),
         labels=tuple(op.einsum.label for op in lowered.operations),
         small_bytes=builder.small_bytes(),
-        collectives=step_collectives(lowered, layouts, tokens, model.hidden, gpu),
+        collectives=step_collectives(
+            lowered, layouts, tokens, model.hidden, gpu, quantized_dispatch=load.quantized_dispatch
+        ),
         layers=LayerCounts(
             lowered.mixer_layers,
             lowered.recurrent_layers,
@@ -107,7 +109,7 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
         gpus=layouts.gpus.astype(np.float64),
         graph_tokens=np.minimum(graph_tokens(layouts) * load.queries, LARGEST_GRAPH),
         sampled_vocab=float(model.vocab),
-        sorts=0.0 if model.family in SORT_FREE_FAMILIES else 1.0,
+        sorts=0.0 if load.greedy or model.family in SORT_FREE_FAMILIES else 1.0,
     )
 
 
@@ -301,7 +303,7 @@ class _Builder:
         per_row = expert.flops / np.maximum(expert.pairs, 1e-12) * op.count
         to.padded_flops[i] = per_row * self.tokens.padding
         if kernel == "moe:fp8_block" and self.lowered.latent_layers == 0:
-            to.aligned_flops[i] = per_row * aligned_rows(expert)
+            to.aligned_flops[i] = per_row * aligned_rows(expert, self.tokens.padding)
         else:
             large = coarse_tiles(expert) if kernel == "moe:bfloat16" else np.zeros_like(expert.pairs)
             to.tile_flops[i] = per_row * tile_rows(expert, 16.0 + 48.0 * large)

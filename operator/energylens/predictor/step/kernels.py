@@ -79,14 +79,19 @@ def tile_rows(expert: ExpertLoad, tile: FloatArray) -> FloatArray:
     return np.maximum(expert.hit * tile, expert.pairs + expert.hit * (tile - 1.0) / 2.0)
 
 
-def aligned_rows(expert: ExpertLoad) -> FloatArray:
+def aligned_rows(expert: ExpertLoad, padding: FloatArray | float = 0.0) -> FloatArray:
     """Return the rows of a contiguous grouped kernel that aligns every local expert to 128 rows, shape (n,).
 
     vLLM 0.11 runs block-scaled FP8 experts this way (DeepGEMM). It sizes the buffer before routing is known, for all
-    pairs of the step whichever GPU holds their expert, and computes the whole buffer.
+    pairs of the step whichever GPU holds their expert, and computes the whole buffer (fused_moe/deep_gemm_utils.py,
+    ``compute_aligned_M``).
+
+    Args:
+        expert: The experts of one layer.
+        padding: Tokens that pad data-parallel ranks, on all of them together, which the buffer holds as well.
     """
     local = expert.experts / expert.expert_parallel
-    return np.asarray(expert.tokens * expert.top_k + 127.0 * local)
+    return np.asarray((expert.tokens + padding) * expert.top_k + 127.0 * local)
 
 
 def has_other_kernels(kernel: int, gpu: GpuSpec) -> bool:

@@ -104,9 +104,18 @@ def operation_seconds(work: Work, rates: KernelRates, c: Constants) -> FloatArra
     launches = work.launches if work.launches.ndim == 2 else work.launches[:, None]
     aligned = c["moe_aligned_flops"] * per_operation(rates.flops, pick) / c["moe_flops"]
     seconds += c["aligned_rows"] * work.aligned_flops / aligned
-    # An expert with many rows runs like a dense product.
-    seconds += work.padded_flops / per_operation(rates.dense_flops, pick)
+    seconds += padded_seconds(work, rates, c)
     return np.asarray(seconds + launches * per_operation(rates.launch, pick))
+
+
+def padded_seconds(work: Work, rates: KernelRates, c: Constants) -> FloatArray:
+    """Return the time of rows that pad data-parallel ranks on the GPU of their experts, shape (k, n).
+
+    All padding rows go to the same experts, and an expert with many rows runs like a dense product. An aligned buffer
+    already holds these rows on every GPU.
+    """
+    apart = np.where(work.aligned_flops > 0.0, 1.0 - c["aligned_rows"], 1.0)
+    return np.asarray(apart * work.padded_flops / per_operation(rates.dense_flops, work.kernel))
 
 
 def collective_seconds(work: CollectiveWork, c: Constants, sheet: DataSheet) -> FloatArray:

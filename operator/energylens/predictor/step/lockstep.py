@@ -18,8 +18,12 @@ class Lockstep:
     clump: float = 1.0
     """Requests that ranks admit in one step at any load: a scheduler that checks for new requests only every few steps,
     as in SGLang's recipes for attention data parallelism, finds several at once."""
+    quantized_dispatch: bool = False
+    """Whether ranks quantize tokens before they send them to experts, instead of after."""
     chunk: float | FloatArray = inf
-    """Prompt tokens that a step of a rank computes at most, one number or shape (n,); it depends on candidates."""
+    """Tokens that a step of a rank computes at most, one number or shape (n,); it depends on candidates."""
+    holds_decodes: bool = False
+    """Whether ``chunk`` counts running sequences too, as in vLLM; SGLang prefills in steps of their own."""
 
 
 APART = Lockstep()

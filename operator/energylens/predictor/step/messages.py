@@ -52,7 +52,13 @@ class _Messages:
 
 
 def step_collectives(
-    lowered: Lowered, layouts: Layouts, tokens: StepTokens, hidden: int, gpu: GpuSpec
+    lowered: Lowered,
+    layouts: Layouts,
+    tokens: StepTokens,
+    hidden: int,
+    gpu: GpuSpec,
+    *,
+    quantized_dispatch: bool = False,
 ) -> CollectiveWork:
     """Return the collectives of one step on n candidates.
 
@@ -62,6 +68,7 @@ def step_collectives(
         tokens: Tokens of the step by the computation they need.
         hidden: Width of the model.
         gpu: The GPU product with its links.
+        quantized_dispatch: Whether ranks send tokens to experts in the number format in which these compute.
     """
     tp, dp = layouts.tensor_parallel.astype(np.float64), layouts.data_parallel.astype(np.float64)
     found = _Messages(len(layouts))
@@ -76,7 +83,8 @@ def step_collectives(
             found.add(Collective.ALL_REDUCE, op.count * one_rank, message, tp)
             # Data-parallel ranks gather all tokens before the experts and scatter the sums after them.
             spread = np.where(one_rank, 1.0, tp * dp)
-            gathered = ACTIVATION_BYTES * op.width * (tokens.routed + tokens.padding)
+            sent = e.quant.bytes_per_activation if quantized_dispatch else ACTIVATION_BYTES
+            gathered = 0.5 * (sent + ACTIVATION_BYTES) * op.width * (tokens.routed + tokens.padding)
             found.add(Collective.ALL_TO_ALL, 2.0 * op.count * ~one_rank, gathered, spread)
         elif e.label.startswith("shared_"):
             continue  # summed together with the routed experts

@@ -12,10 +12,10 @@ import numpy as np
 
 from energylens.predictor.model.einsum import Collective
 from energylens.predictor.step.kernels import KERNEL_INDEX
-from energylens.predictor.step.latency import StepTime
+from energylens.predictor.step.latency import StepTime, padded_seconds
 from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, per_operation
 from energylens.predictor.step.work import CollectiveWork, Work
-from energylens.predictor.types import FloatArray
+from energylens.predictor.types import BoolArray, FloatArray
 
 _EXPERTS = [index for name, index in KERNEL_INDEX.items() if name.startswith("moe")]
 
@@ -95,20 +95,35 @@ def waiting_energy(
     """Return the additional joules on a rank while other ranks have a prompt, beyond a decode step, shape (n,).
 
     The rank's GPU computes its share of the experts' work for all ranks, and polls in a collective for the rest of the
-    time.
+    time, also while the GPU that holds the experts of all padding computes them.
     """
     experts = _expert_energy(mixed, rates, c) - _expert_energy(decode, rates, c)
     longer = np.maximum(tm.total - td.total, 0.0)
-    return np.asarray(experts + longer * c["collective_activity"] * c["active_watts"])
+    computing = _expert_seconds(mixed, tm, rates, c) - _expert_seconds(decode, td, rates, c)
+    computing = np.clip(computing, 0.0, longer)
+    active = computing + c["collective_activity"] * (longer - computing)
+    return np.asarray(experts + active * c["active_watts"])
+
+
+def _expert_seconds(work: Work, time: StepTime, rates: KernelRates, c: Constants) -> FloatArray:
+    """Return the time of the experts of a step without padding that one GPU alone computes, shape (n,)."""
+    return np.asarray(((time.operations - padded_seconds(work, rates, c)) * _routed(work)).sum(axis=0))
 
 
 def _expert_energy(work: Work, rates: KernelRates, c: Constants) -> FloatArray:
     pick = work.kernel
     moved = (work.weight_bytes + work.activation_bytes) * per_operation(rates.joules_per_byte, pick)
-    computed = work.flops + work.padded_flops * c["padding_energy"]
+    aligned = c["aligned_rows"] * (work.aligned_flops > 0.0)
+    stale = aligned * np.maximum(work.aligned_flops - work.flops, 0.0)
+    computed = work.flops + stale + (1.0 - aligned) * work.padded_flops * c["padding_energy"]
     joules = moved + computed * per_operation(rates.joules_per_flop, pick)
-    routed = np.isin(pick, _EXPERTS)
-    return np.asarray((joules * (routed if pick.ndim == 2 else routed[:, None])).sum(axis=0))
+    return np.asarray((joules * _routed(work)).sum(axis=0))
+
+
+def _routed(work: Work) -> BoolArray:
+    """Return which operations are routed experts, shape (k, 1) or (k, n)."""
+    routed = np.isin(work.kernel, _EXPERTS)
+    return routed if work.kernel.ndim == 2 else routed[:, None]
 
 
 def capped(power: FloatArray, limit: FloatArray) -> FloatArray:

@@ -62,6 +62,10 @@ class StepLoad:
     """Rows that pad the other ranks to this rank's length, all routed to the same experts; None for none."""
     classes: tuple[ClassLoad, ...] = ()
     """Context of each class, if sequences have different shapes. Empty if all attend to the means above."""
+    greedy: bool = False
+    """Whether each sequence takes its most likely token, which needs no sort of the logits."""
+    quantized_dispatch: bool = False
+    """Whether data-parallel ranks send tokens to experts in the number format in which these compute."""
 
 
 def joined(decode: StepLoad, mixed: StepLoad) -> StepLoad:

@@ -12,6 +12,7 @@ from energylens.data.predictor import load_coefficients, load_profiles
 from energylens.predictor import Predictor
 from energylens.predictor.fitted.profiles import select_profile
 from energylens.predictor.load.steady import phase_work
+from energylens.predictor.model.architecture import Quantization
 from energylens.predictor.model.einsum import Collective
 from energylens.predictor.step.lockstep import APART, Lockstep
 from energylens.predictor.types import Layouts, Workload
@@ -57,6 +58,32 @@ def test_padded_ranks_wait_for_the_expert_that_all_padding_goes_to() -> None:
     one = layouts(8, 8, 1)
     _, alone, _ = phase_work(MODEL, GPU, one, LONG, running, COEFFICIENTS, lockstep=Lockstep(padded=True))
     assert alone.padded_flops.sum() == 0.0
+
+
+def test_quantized_tokens_take_fewer_bytes_to_the_experts_and_as_many_back() -> None:
+    model = replace(MODEL, expert_quant=Quantization("fp8", "fp8", "block"))
+    ranks, running = layouts(1, 8, 8), np.array([256.0])
+
+    def sent(*, quantized: bool) -> float:
+        lockstep = Lockstep(quantized_dispatch=quantized)
+        decode, _, _ = phase_work(model, GPU, ranks, LONG, running, COEFFICIENTS, lockstep=lockstep)
+        row = decode.collectives.kind.index(Collective.ALL_TO_ALL)
+        return float(decode.collectives.message_bytes[row, 0])
+
+    assert sent(quantized=True) == pytest.approx(0.75 * sent(quantized=False))
+
+
+def test_padding_fills_the_aligned_buffer_of_every_rank() -> None:
+    model = replace(MODEL, expert_quant=Quantization("fp8", "fp8", "block"))
+    ranks, running, profile = layouts(1, 8, 8), np.array([8.0]), select_profile(load_profiles(), "vllm", "0.11.1")
+    _, apart, _ = phase_work(model, GPU, ranks, LONG, running, COEFFICIENTS, lockstep=APART)
+    _, padded, _ = phase_work(model, GPU, ranks, LONG, running, COEFFICIENTS, lockstep=profile.lockstep)
+    experts = padded.labels.index("experts")
+    # Seven of eight ranks have no prompt.
+    assert padded.aligned_flops[experts, 0] > 5.0 * apart.aligned_flops[experts, 0]
+    draws = Predictor(COEFFICIENTS, profile).at_concurrency(model, GPU, ranks, LONG, running).power_watts[0]
+    eager = replace(profile, lockstep=replace(profile.lockstep, padded=False))
+    assert draws > 1.1 * Predictor(COEFFICIENTS, eager).at_concurrency(model, GPU, ranks, LONG, running).power_watts[0]
 
 
 def test_prompts_that_are_admitted_together_hold_ranks_up_less_often() -> None:

@@ -54,8 +54,41 @@ def test_a_chunk_bounds_what_a_rank_computes_in_a_step_until_ranks_prefill_all_t
         assert found(rate, prompt=8000.0, chunk=2048.0).tokens[0] <= 2048.0 * 1.001
 
 
-def test_only_ranks_without_a_prompt_are_padded() -> None:
-    assert found(0.01, padded=False).padding[0] == 0.0
-    alone, busy = found(0.001), found(2.0)
-    assert alone.padding[0] == pytest.approx((RANKS - 1.0) * alone.tokens[0], rel=0.01)
-    assert busy.padding[0] < 0.2 * (RANKS - 1.0) * busy.tokens[0]
+@pytest.mark.parametrize("rate", [0.01, 0.3, 2.0])
+@pytest.mark.parametrize("variation", [0.004, 0.3, 1.2])
+def test_ranks_are_padded_to_the_rank_with_most_prompt_tokens(rate: float, variation: float) -> None:
+    random, steps = np.random.default_rng(11), 40_000
+    counts = random.poisson(rate, (steps, int(RANKS)))
+    spread = np.sqrt(np.log1p(variation))
+    tokens = np.zeros(counts.shape)
+    for drawn in range(counts.max()):
+        lengths = 1000.0 * random.lognormal(-(spread**2) / 2.0, spread, counts.shape)
+        tokens += np.where(counts > drawn, lengths, 0.0)
+    longest = tokens.max(axis=1)
+    held_up = longest > 0.0
+    padding = (longest[:, None] - tokens).sum(axis=1)
+    one, lockstep = np.ones(1), Lockstep(padded=True, chunk=1e9)
+    prompts = rank_prompts(rate * one, RANKS * one, 1000.0, one, lockstep, variation)
+    assert prompts.tokens[0] == pytest.approx(longest[held_up].mean(), rel=0.1)
+    assert prompts.padding[0] == pytest.approx(padding[held_up].mean(), rel=0.15)
+
+
+def test_no_rank_is_padded_beyond_the_chunk_of_a_step() -> None:
+    assert found(0.5, prompt=4000.0, chunk=2048.0).tokens[0] <= 2048.0 * 1.001
+
+
+def test_ranks_that_are_not_padded_compute_the_mean_of_their_prompts() -> None:
+    prompts = found(0.01, padded=False)
+    assert prompts.padding[0] == 0.0
+    assert prompts.tokens[0] == pytest.approx(1000.0, rel=0.05)
+
+
+def test_running_sequences_leave_less_room_in_steps_that_hold_them() -> None:
+    one, shared = np.ones(1), Lockstep(padded=True, chunk=2048.0, holds_decodes=True)
+
+    def share_with(decoding: float, lockstep: Lockstep) -> float:
+        return share(rank_prompts(0.1 * one, RANKS * one, 8000.0, one, lockstep, decoding=decoding))
+
+    assert share_with(512.0, shared) > share_with(0.0, shared)
+    own = Lockstep(padded=True, chunk=2048.0)
+    assert share_with(512.0, own) == share_with(0.0, own) == share_with(0.0, shared)

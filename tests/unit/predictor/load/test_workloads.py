@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from tests.unit.predictor.models import layouts
 
 from energylens.data import find_gpu, load_model, load_predictor
+from energylens.data.predictor import load_coefficients
+from energylens.predictor.load.steady import phase_work
 from energylens.predictor.load.workloads import LIFETIME, PROTOCOLS, sampled_of, workload_of
-from energylens.predictor.types import Sampled, Workload
+from energylens.predictor.types import Layouts, Sampled, Workload
 
 batches = st.floats(1, 5000)
 tasks = st.sampled_from(sorted(PROTOCOLS))
@@ -77,3 +79,16 @@ def test_a_prediction_takes_the_median_where_the_benchmark_does_and_the_rest_in_
     assert there.joules_per_output_token[0] == plain.joules_per_output_token[0]
     same = predictor.at_concurrency(model, gpu, where, load, running, sampled=Sampled(0.5, 1.0, None))
     assert same.itl_p50_ms[0] == pytest.approx(plain.itl_p50_ms[0])
+
+
+def test_benchmarks_that_take_the_most_likely_token_sort_no_logits() -> None:
+    model, gpu, ones = load_model("meta-llama/Llama-3.1-8B-Instruct"), find_gpu("H100"), np.ones(1, dtype=np.int64)
+    layouts = Layouts(ones, ones, ones, ones, 64 * ones, np.array([np.nan]))
+
+    def sorts(task: str) -> list[object]:
+        workload = workload_of(task, 900, 900, 64)
+        decode, mixed, _ = phase_work(model, gpu, layouts, workload, np.array([64.0]), load_coefficients())
+        return [decode.sorts, mixed.sorts]
+
+    assert sorts("random-1k1k") == sorts("sharegpt") == [0.0, 0.0]
+    assert sorts("lm-arena-chat") == sorts("my-chat") == [1.0, 1.0]
