@@ -500,6 +500,7 @@ NEEDED = (
     ("patch", "clusterenergybudgets.energylens.dev/status", ""),
     *((verb, "resourceclaimtemplates.resource.k8s.io", "default") for verb in ("list", "create", "patch", "delete")),
     *(("watch", f"{plural}.resource.k8s.io", "") for plural in ("resourceslices", "deviceclasses", "resourceclaims")),
+    ("watch", "devicetaintrules.resource.k8s.io", ""),
     ("list", "pods", "default"),
     ("watch", "pods", "default"),
     *((verb, "leases.coordination.k8s.io", NAMESPACE) for verb in ("get", "create", "update")),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from tests.controlplane.test_operator_scheduling import GPU_TAINT, node
-from tests.support.devices import CLASS, device_class, gpu, mig, resource_slice
+from tests.support.devices import CLASS, DRIVER, device_class, gpu, mig, resource_slice, taint_rule
 from tests.support.operator_cluster import Object, OperatorCluster, Team, layout
 
 from energylens_dev.devcluster import eventually
@@ -121,3 +121,90 @@ def test_requests_of_the_resource_are_counted_once_where_a_class_serves_them(
     team.apply("second", hardware=hardware(team), planning=layout(replicas=1))
     team.ready("second")
     assert {pool: len(devices) for pool, devices in devices_held(team).items()} == {name: 3}
+
+
+def test_gpus_with_a_taint_rule_are_neither_planned_nor_allocated_until_it_goes(
+    operator: OperatorCluster, team: Team, device_nodes: MakeNode
+) -> None:
+    operator.api.apply(device_class())
+    name = device_nodes([gpu(0), gpu(1)])
+    rule = f"broken-{team.namespace}"
+    operator.api.apply(taint_rule(rule, driver=DRIVER, pool=name, device="gpu-1"))
+    try:
+        team.apply("first", hardware=hardware(team))
+        assert "1" in team.wait("PlanReady", "False", "InsufficientGPUs", name="first")["message"]
+        team.apply("first", hardware=hardware(team), planning=layout(replicas=1))
+        team.ready("first")
+        assert devices_held(team) == {name: {"gpu-0"}}
+        # The scheduler agrees: a second pod would not get the other one.
+        team.apply("second", hardware=hardware(team), planning=layout(replicas=1))
+        team.wait("PlanReady", "False", "InsufficientGPUs", name="second")
+    finally:
+        operator.api.run("delete", "devicetaintrule", rule)
+    team.ready("second")
+    assert devices_held(team) == {name: {"gpu-0", "gpu-1"}}
+
+
+def claiming_pod(team: Team, name: str, **request: object) -> None:
+    """Run a pod of somebody else with a claim."""
+    exactly = {"deviceClassName": f"{name}.example.com", **request}
+    devices = {"requests": [{"name": "gpus", "exactly": exactly}]}
+    claim = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": name}}
+    team.kubectl.apply({**claim, "spec": {"devices": devices}})
+    container = {"name": "c", "image": "busybox", "resources": {"claims": [{"name": "gpus"}]}}
+    spec = {
+        "nodeSelector": {"pool": team.namespace},
+        "tolerations": [{"operator": "Exists"}],
+        "resourceClaims": [{"name": "gpus", "resourceClaimName": name}],
+        "containers": [container],
+    }
+    team.kubectl.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+
+    def scheduled() -> bool:
+        found = team.kubectl.get("pod", name)
+        return found is not None and bool(found["spec"].get("nodeName"))
+
+    eventually(scheduled)
+
+
+def test_a_partition_takes_its_gpu_by_shared_counters_and_administrators_take_none(
+    operator: OperatorCluster, team: Team, device_nodes: MakeNode
+) -> None:
+    def counted(device: Object, slices: int) -> Object:
+        used = {"counterSet": "gpu-0", "counters": {"slices": {"value": str(slices)}}}
+        return {**device, "consumesCounters": [used]}
+
+    operator.api.apply(device_class())
+    name = device_nodes([gpu(1)])
+    # As NVIDIA's driver lists GPUs with dynamic MIG: the counters in a slice of their own.
+    devices = resource_slice(name, [counted(gpu(0), 7), counted(mig(0), 1), gpu(1)], generation=2, of=2)
+    counters = resource_slice(name, [], name=f"{name}-counters", generation=2, of=2)
+    del counters["spec"]["devices"]
+    counters["spec"]["sharedCounters"] = [{"name": "gpu-0", "counters": {"slices": {"value": "7"}}}]
+    classes = {
+        "partition": f"device.driver == '{DRIVER}' && device.attributes['{DRIVER}'].type == 'mig'",
+        "monitor": f"device.driver == '{DRIVER}' && device.attributes['{DRIVER}'].uuid == 'GPU-1'",
+    }
+    try:
+        operator.api.apply(counters)
+        operator.api.apply(devices)
+        for short, expression in classes.items():
+            operator.api.apply(device_class(f"{short}.example.com", selectors=[{"cel": {"expression": expression}}]))
+        operator.api.run("label", "namespace", team.namespace, "resource.kubernetes.io/admin-access=true")
+        claiming_pod(team, "partition")
+        claiming_pod(team, "monitor", adminAccess=True)
+        team.apply("first", hardware=hardware(team))
+        assert "1" in team.wait("PlanReady", "False", "InsufficientGPUs", name="first")["message"]
+        team.apply("first", hardware=hardware(team), planning=layout(replicas=1))
+        team.ready("first")
+        # The other GPU becomes free with its partition.
+        team.apply("second", hardware=hardware(team), planning=layout(replicas=1))
+        team.wait("PlanReady", "False", "InsufficientGPUs", name="second")
+        team.kubectl.run("delete", "pod", "partition", "--timeout=60s")
+        team.kubectl.run("delete", "resourceclaim", "partition", "--timeout=60s")
+        team.ready("second")
+    finally:
+        for kind in ("pod", "resourceclaim"):
+            team.kubectl.run("delete", kind, "partition", "monitor", "--ignore-not-found", "--timeout=60s")
+        operator.api.run("delete", "resourceslice", f"{name}-counters", "--ignore-not-found")
+        operator.api.run("delete", "deviceclass", *(f"{short}.example.com" for short in classes))

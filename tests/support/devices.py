@@ -56,6 +56,16 @@ def resource_slice(
     }
 
 
+def taint_rule(name: str, effect: str = "NoSchedule", **selector: str) -> Object:
+    """Return a DeviceTaintRule of Kubernetes 1.36 for the devices of a selector."""
+    return {
+        "apiVersion": "resource.k8s.io/v1beta2",
+        "kind": "DeviceTaintRule",
+        "metadata": {"name": name},
+        "spec": {"deviceSelector": selector, "taint": {"key": "example.com/broken", "value": "xid", "effect": effect}},
+    }
+
+
 def device_class(name: str = CLASS, created: str = "2026-01-01T00:00:00Z", **spec: Any) -> Object:
     """Return a DeviceClass; by default the driver's own for whole GPUs."""
     return {

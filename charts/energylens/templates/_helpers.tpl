@@ -99,7 +99,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   verbs: [list, watch]
 # GPUs of dynamic resource allocation, and how pods may ask for them.
 - apiGroups: [resource.k8s.io]
-  resources: [resourceslices, deviceclasses]
+  resources: [resourceslices, deviceclasses, devicetaintrules]
   verbs: [list, watch]
 # Caps over several namespaces or nodes.
 - apiGroups: [energylens.dev]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,11 @@ _MODEL_OPTIONS = {
     "SGLang": ("--model-path",),
     "TensorRT-LLM": ("--model", "--model-path", "--model_path"),
 }
+_MODEL_NAME = "(?:[A-Z0-9]+_)*MODEL(?:_(?:ID|NAME|PATH|DIR|REPO|URI))?"
+_MODEL_VARIABLE = re.compile(
+    rf"\$(?:{_MODEL_NAME}|\({_MODEL_NAME}\)|\{{{_MODEL_NAME}(?::?[-=+?][^ ]*)?\}})", re.IGNORECASE
+)
+"""A variable that holds a model by its name, as containers of engines name it: ``$MODEL``, ``${HF_MODEL_ID}``."""
 _DEFAULT_PORT = {"VLLM": 8000, "SGLang": 30000, "TensorRT-LLM": 8000}
 _HUGGING_FACE_SERVER_PORT = 8080
 _TENSORRT = {
@@ -122,12 +128,20 @@ def read_engine(invocation: Invocation, version: Version | None, read_file: Read
         left_out=left_out,
         notes=tuple(notes),
         apart=_is_apart(given, invocation),
-        open_words=tuple(word for word in given.strays if _is_open(word)),
+        open_words=tuple(word for word in given.strays if _is_open(word) and not _names_model(word, invocation)),
     )
 
 
 def _is_open(value: str | None) -> bool:
     return value is not None and ("$(" in value or "`" in value or value.startswith("$"))
+
+
+def _names_model(word: str, invocation: Invocation) -> bool:
+    """Return whether a word with an unknown value is the model alone, such as ``$MODEL`` after ``vllm serve``.
+
+    By position and by name: ``$ARGS`` in the same place may hold any arguments.
+    """
+    return invocation.args[:1] == (word,) and _MODEL_VARIABLE.fullmatch(word) is not None
 
 
 def _as_arguments(config: Mapping[str, Any]) -> list[str]:

@@ -49,6 +49,14 @@ RESOURCE_SLICE = Resource("resource.k8s.io", "v1", "ResourceSlice", "resourcesli
 RESOURCE_CLAIM = Resource("resource.k8s.io", "v1", "ResourceClaim", "resourceclaims")
 RESOURCE_CLAIM_TEMPLATE = Resource("resource.k8s.io", "v1", "ResourceClaimTemplate", "resourceclaimtemplates")
 DEVICE_CLASS = Resource("resource.k8s.io", "v1", "DeviceClass", "deviceclasses", namespaced=False)
+DEVICE_TAINT_RULE = Resource("resource.k8s.io", "v1", "DeviceTaintRule", "devicetaintrules", namespaced=False)
+OLDER_DEVICE_TAINT_RULE = Resource(
+    "resource.k8s.io", "v1beta2", "DeviceTaintRule", "devicetaintrules", namespaced=False
+)
+"""The same in Kubernetes 1.36, which serves no v1 of it, and v1beta2 only on request."""
+DEVICE_OBJECTS = (RESOURCE_SLICE, RESOURCE_CLAIM, DEVICE_CLASS, OLDER_DEVICE_TAINT_RULE, DEVICE_TAINT_RULE)
+"""Kinds from which the GPUs of dynamic resource allocation are counted; of two versions of a kind the newer one last.
+"""
 NAMESPACE = Resource("", "v1", "Namespace", "namespaces", namespaced=False)
 EVENT = Resource("events.k8s.io", "v1", "Event", "events")
 WORKLOAD = Resource("kueue.x-k8s.io", "v1beta2", "Workload", "workloads")

@@ -6,20 +6,25 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from energylens.decide.trimmed import shared, trim_claim, trim_class, trim_slice
+from energylens.decide.trimmed import shared, trim_claim, trim_class, trim_slice, trim_taint_rule
 from energylens.planner.inventory.devices import allocated_by, node_of_slice, pool_of_slice
 from energylens.planner.inventory.snapshot import DeviceObjects
 
 Body = dict[str, Any]
 Key = tuple[str, str]
 """Namespace ("" for cluster-scoped objects) and name."""
-SLICE, CLAIM, CLASS = "ResourceSlice", "ResourceClaim", "DeviceClass"
-_TRIM: Mapping[str, Callable[[Mapping[str, Any]], Body]] = {SLICE: trim_slice, CLAIM: trim_claim, CLASS: trim_class}
+SLICE, CLAIM, CLASS, TAINT_RULE = "ResourceSlice", "ResourceClaim", "DeviceClass", "DeviceTaintRule"
+_TRIM: Mapping[str, Callable[[Mapping[str, Any]], Body]] = {
+    SLICE: trim_slice,
+    CLAIM: trim_claim,
+    CLASS: trim_class,
+    TAINT_RULE: trim_taint_rule,
+}
 
 
 @dataclass
 class DeviceStore:
-    """ResourceSlices, ResourceClaims and DeviceClasses."""
+    """ResourceSlices, ResourceClaims, DeviceClasses and DeviceTaintRules."""
 
     bodies: dict[str, dict[Key, Body]] = field(default_factory=lambda: {kind: {} for kind in _TRIM})
     """Trimmed objects by kind."""
@@ -41,7 +46,7 @@ class DeviceStore:
             del known[key]
         else:
             known[key] = new
-        if kind == CLASS:
+        if kind in (CLASS, TAINT_RULE):
             return frozenset(node for node, slices in self._slices_of.items() if slices)
         index = self._index_slice if kind == SLICE else self._index_claim
         return frozenset((*index(key, old, is_there=False), *index(key, new, is_there=True)))
@@ -57,6 +62,7 @@ class DeviceStore:
             slices,
             [self.bodies[CLAIM][key] for key in claims],
             [body for _, body in sorted(self.bodies[CLASS].items())],
+            [body for _, body in sorted(self.bodies[TAINT_RULE].items())],
         )
 
     def _index_slice(self, key: Key, body: Body | None, *, is_there: bool) -> Iterable[str]:

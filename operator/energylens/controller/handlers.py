@@ -16,12 +16,14 @@ from energylens.cluster.resources import (
     CONFIG_MAP,
     DEPLOYMENT,
     DEVICE_CLASS,
+    DEVICE_TAINT_RULE,
     ENERGY_BUDGET,
     INFERENCE_POOL,
     LEADER_WORKER_SET,
     LLM_DEPLOYMENT,
     NAMESPACE,
     NODE,
+    OLDER_DEVICE_TAINT_RULE,
     POD,
     POD_DISRUPTION_BUDGET,
     RESOURCE_CLAIM,
@@ -42,7 +44,7 @@ ERROR_BACKOFFS = (1.0, 2.0, 3.0, 5.0)
 LIST_PAGE = 50
 """Objects of a page of the initial lists. A page is parsed whole, all kinds are listed at once, and the process keeps
 the memory: with 600 LLMDeployments it took 79 MiB for pages of 500 objects, 28 for 100 and 18 for 50."""
-DEVICE_KINDS = (DEVICE_CLASS, RESOURCE_SLICE, RESOURCE_CLAIM)
+DEVICE_KINDS = (DEVICE_CLASS, RESOURCE_SLICE, RESOURCE_CLAIM, DEVICE_TAINT_RULE, OLDER_DEVICE_TAINT_RULE)
 """Kinds of dynamic resource allocation, from which GPUs are counted."""
 Enqueue = Callable[[Key], None]
 Handle = Callable[[dict[str, Any], bool], None]

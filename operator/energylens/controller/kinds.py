@@ -13,12 +13,14 @@ from energylens.cluster.resources import (
     CONFIG_MAP,
     DEPLOYMENT,
     DEVICE_CLASS,
+    DEVICE_TAINT_RULE,
     ENERGY_BUDGET,
     INFERENCE_POOL,
     LEADER_WORKER_SET,
     LLM_DEPLOYMENT,
     NAMESPACE,
     NODE,
+    OLDER_DEVICE_TAINT_RULE,
     POD,
     POD_DISRUPTION_BUDGET,
     RESOURCE_CLAIM,
@@ -35,7 +37,9 @@ NEEDED = (LLM_DEPLOYMENT, NODE, POD, DEPLOYMENT, SERVICE, CONFIG_MAP, POD_DISRUP
 BUDGET_KINDS = (ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET)
 DYNAMIC_KINDS = (DEVICE_CLASS, RESOURCE_SLICE, RESOURCE_CLAIM, RESOURCE_CLAIM_TEMPLATE)
 """Kinds of dynamic resource allocation; GPUs cannot be counted by some of them."""
-OPTIONAL = (*BUDGET_KINDS, LEADER_WORKER_SET, INFERENCE_POOL, *DYNAMIC_KINDS)
+TAINT_RULE_KINDS = (DEVICE_TAINT_RULE, OLDER_DEVICE_TAINT_RULE)
+"""Versions of one kind, of which the first that is served is watched."""
+OPTIONAL = (*BUDGET_KINDS, LEADER_WORKER_SET, INFERENCE_POOL, *DYNAMIC_KINDS, *TAINT_RULE_KINDS)
 _CUSTOM = (LLM_DEPLOYMENT, *BUDGET_KINDS, LEADER_WORKER_SET, INFERENCE_POOL)
 ALL_KINDS = frozenset((*NEEDED, *OPTIONAL, NAMESPACE))
 
@@ -79,6 +83,7 @@ class Kinds:
         - InferencePool where it is not served or may not be listed: deployments that ask for one say so.
         - the kinds of dynamic resource allocation, all of them, where one is not served or may not be listed: GPUs are
           then counted by what device plugins report.
+        - DeviceTaintRule where it is not served or may not be listed: only the taints in ResourceSlices count.
         - EnergyBudget and ClusterEnergyBudget where they are not served: what was under a budget may not grow.
         - ClusterEnergyBudget where it, or the namespaces that it selects, may not be listed, as by an operator of some
           namespaces only.
@@ -115,7 +120,9 @@ class Kinds:
         if CLUSTER_ENERGY_BUDGET in kinds:
             kinds.add(NAMESPACE)
         if not kinds.issuperset(DYNAMIC_KINDS):
-            kinds.difference_update(DYNAMIC_KINDS)
+            kinds.difference_update((*DYNAMIC_KINDS, *TAINT_RULE_KINDS))
+        if DEVICE_TAINT_RULE in kinds:
+            kinds.discard(OLDER_DEVICE_TAINT_RULE)
         return WatchableKinds(frozenset(kinds), left_out, frozenset(unserved))
 
     async def _problem(self, resource: Resource, namespaces: Sequence[str | None]) -> ClusterError | None:

@@ -95,7 +95,12 @@ def _plan(status: Status) -> Samples:
 
 
 def _saved(status: Status) -> Samples:
-    """Yield the power saved against the previous plan, if both plans were measured at a similar load."""
+    """Yield the power saved against the previous plan, if both plans were measured at a similar load.
+
+    Beside the canary of another plan, the measured window covers the running pods at their share of the load only.
+    """
+    if (status.get("verification") or {}).get("plan"):
+        return
     before, now = status.get("previousRevision") or {}, status.get("measured") or {}
     figures = (
         before.get("measuredJoulesPerOutputToken"),

@@ -225,7 +225,7 @@ class Store:
             observer.node_changed(name)
 
     def put_device_object(self, kind: str, body: Body, deleted: bool) -> None:
-        """Take a ResourceSlice, ResourceClaim or DeviceClass."""
+        """Take a ResourceSlice, ResourceClaim, DeviceClass or DeviceTaintRule."""
         key = _key(body)
         old = self.devices.bodies[kind].get(key)
         if deleted and not is_same_object(body, old):

@@ -153,8 +153,9 @@ class Sweeper:
             if kind in self.found.unserved:
                 # They went with their kind; whether somebody heard of each does not matter.
                 self._drop_all(kind, handles[kind])
+        watched = {kind.kind for kind in self.found.kinds}
         for kind in DEVICE_KINDS:
-            if kind not in self.found.kinds:
+            if kind.kind not in watched:
                 # GPUs are not counted by objects of which no watch tells any more.
                 self._drop_all(kind, handles[kind])
         await self.hear_of_disruption_budgets()

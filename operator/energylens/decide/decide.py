@@ -85,7 +85,7 @@ def decide(
     own = own_workload(inputs.deployment, workload)
     runs = own is not None and replicas_of(own) > 0
     start = planned_start(inputs.deployment, planning.plan, inputs.job_hours, now, runs=runs)
-    start = followed_start(start, own, pods, now)
+    start = followed_start(start, planning.plan, own, pods, now)
     if start is not None:
         planning = replace(planning, next_look=looks_at(start, now))
     observed = Observation(

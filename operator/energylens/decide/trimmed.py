@@ -274,6 +274,14 @@ def trim_class(body: Mapping[str, Any]) -> Body:
     return {"metadata": _identity(metadata, "creationTimestamp"), "spec": kept}
 
 
+def trim_taint_rule(body: Mapping[str, Any]) -> Body:
+    """Return the part of a DeviceTaintRule that inventory reads: which devices have which taint."""
+    spec = body.get("spec") or {}
+    taint = {name: value for name, value in (spec.get("taint") or {}).items() if name in ("key", "value", "effect")}
+    selector = {name: spec[name] for name in ("deviceSelector",) if name in spec}
+    return {"metadata": _identity(body["metadata"]), "spec": {**selector, "taint": taint}}
+
+
 def _identity(metadata: Mapping[str, Any], *more: str) -> Body:
     names = ("name", "namespace", *more)
     return {"uid": metadata.get("uid", ""), **{name: metadata[name] for name in names if name in metadata}}

@@ -107,10 +107,10 @@ def sidecar(deployment: LLMDeployment) -> dict[str, Any]:
     """
     router = deployment.spec.routing.disaggregation
     if router is None:
+        # The API refuses Follow without a router, so that this is a plan from before the spec left out both.
         raise ServingError(
             "spec.routing.disaggregation",
-            "not set, and the plan separates prefill and decode; name the router, or set "
-            "spec.planning.disaggregation to Never",
+            "not set, and the plan separates prefill and decode; name the router until another plan runs",
         )
     return {
         "name": SIDECAR,

@@ -181,6 +181,16 @@ def test_words_that_may_hold_any_argument_are_kept_apart() -> None:
     assert told("vllm serve org/m '$EXTRA'").open_words == ("$EXTRA",)
     assert told("vllm serve '$MODEL' -tp 2").model == ""
     assert told("vllm serve --model='$MODEL' -tp 2").open_words == ()
+    for word in ("$ARGS", "$MODEL_ARGS", "$(model-options)", "`model`"):
+        assert told(f"vllm serve '{word}' -tp 2").open_words == (word,)
+    assert told("vllm serve -tp 2 '$MODEL'").open_words == ("$MODEL",)
+
+
+@pytest.mark.parametrize("word", ["$MODEL", "${MODEL_ID}", "$(HF_MODEL)", "$MODEL_NAME", "${MODEL_PATH:?}"])
+def test_a_model_of_unknown_name_leaves_the_other_arguments_readable(word: str) -> None:
+    found = told(f"vllm serve '{word}' -tp 2 --max-num-seqs 32")
+    assert (found.model, found.open_words) == ("", ())
+    assert found.layout == RunningLayout(2, max_batch_size=32)
 
 
 def test_a_configuration_file_counts_below_the_command_line() -> None:

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from tests.support.devices import claim, device_class, gpu, resource_slice
+from tests.support.devices import claim, device_class, gpu, resource_slice, taint_rule
 
 from energylens.controller.inventory import Inventory
 from energylens.controller.store import Key, Store
@@ -105,7 +105,7 @@ def test_after_any_changes_of_devices_the_snapshot_is_that_of_counting_anew(seed
         store.put_node(body, deleted=False)
     for step in range(150):
         host, name = f"n{random_.randrange(3)}", random_.choice(NAMES)
-        gone, action = not random_.randrange(3), random_.randrange(5)
+        gone, action = not random_.randrange(3), random_.randrange(6)
         if action == 0:
             body = resource_slice(host, [gpu(i) for i in range(random_.randrange(4))], name=f"s{random_.randrange(4)}")
             body["spec"]["pool"]["resourceSliceCount"] = random_.choice((1, 2))
@@ -118,12 +118,15 @@ def test_after_any_changes_of_devices_the_snapshot_is_that_of_counting_anew(seed
         elif action == 3:
             body = device_class(**random_.choice(({}, {"extendedResourceName": "nvidia.com/gpu"})))
             store.put_device_object("DeviceClass", body, gone)
+        elif action == 4:
+            effect, selected = random_.choice(("NoSchedule", "None")), random_.choice(("gpu-0", "gpu-1"))
+            store.put_device_object("DeviceTaintRule", taint_rule("r", effect, pool=host, device=selected), gone)
         else:
             body = pod(f"p{random_.randrange(4)}", name, host, 0)
             body["spec"]["resourceClaims"] = [{"name": "gpus", "resourceClaimTemplateName": "t"}]
             body["metadata"]["labels"][CLAIMED_GPUS_LABEL] = "1"
             store.put_pod(body, deleted=gone)
-        kinds = ("ResourceSlice", "ResourceClaim", "DeviceClass")
+        kinds = ("ResourceSlice", "ResourceClaim", "DeviceClass", "DeviceTaintRule")
         # By name: of two claims of one device, which only a faulty allocator makes, the first counts.
         devices = DeviceObjects(*([body for _, body in sorted(store.devices.bodies[kind].items())] for kind in kinds))
         anew = snapshot_from_objects(store.nodes.values(), store.pods.values(), load_gpus(), devices)

@@ -15,9 +15,19 @@ from energylens.cluster.resources import (
     LLM_DEPLOYMENT,
     NAMESPACE,
     NODE,
+    OLDER_DEVICE_TAINT_RULE,
     Resource,
 )
-from energylens.controller.kinds import AGAIN_SECONDS, ALL_KINDS, DYNAMIC_KINDS, NEEDED, OPTIONAL, Kinds, WatchableKinds
+from energylens.controller.kinds import (
+    AGAIN_SECONDS,
+    ALL_KINDS,
+    DYNAMIC_KINDS,
+    NEEDED,
+    OPTIONAL,
+    TAINT_RULE_KINDS,
+    Kinds,
+    WatchableKinds,
+)
 
 
 class StillWaitingError(Exception):
@@ -61,7 +71,7 @@ class Asked:
 
 async def test_everything_is_watched_where_everything_is_served_and_may_be_listed() -> None:
     asked = Asked(Server(served={"LeaderWorkerSet"}))
-    assert await asked.kinds.settled() == WatchableKinds(ALL_KINDS)
+    assert await asked.kinds.settled() == WatchableKinds(ALL_KINDS - {OLDER_DEVICE_TAINT_RULE})
     assert asked.problems == {}
 
 
@@ -70,6 +80,7 @@ async def test_rights_are_asked_for_in_every_namespace() -> None:
     await asked.kinds.settled()
     for resource in (*NEEDED, *OPTIONAL):
         where = ["a", "b"] if resource.namespaced else [None]
+        where *= len([other for other in OPTIONAL if other.kind == resource.kind]) or 1
         assert [namespace for kind, namespace in asked.server.listed if kind == resource.kind] == where
 
 
@@ -111,11 +122,24 @@ async def test_an_optional_kind_that_is_not_served_is_left_out(resource: Resourc
     found = await asked.kinds.settled()
     without = {resource, NAMESPACE} if resource is CLUSTER_ENERGY_BUDGET else {resource}
     # GPUs of dynamic resource allocation cannot be counted by some of its kinds.
-    without |= set(DYNAMIC_KINDS) if resource in DYNAMIC_KINDS else set()
-    assert found.kinds == ALL_KINDS - without
-    assert found.unserved == {resource}
+    without |= {*DYNAMIC_KINDS, *TAINT_RULE_KINDS} if resource in DYNAMIC_KINDS else set()
+    without |= set(TAINT_RULE_KINDS) if resource in TAINT_RULE_KINDS else set()
+    assert found.kinds == ALL_KINDS - without - {OLDER_DEVICE_TAINT_RULE}
+    assert found.unserved == {kind for kind in OPTIONAL if kind.kind == resource.kind}
     assert resource.plural in found.left_out[resource]
     assert asked.problems == {}
+
+
+@pytest.mark.parametrize("served", TAINT_RULE_KINDS, ids=lambda resource: str(resource.version))
+async def test_taint_rules_are_watched_in_the_version_that_is_served(served: Resource) -> None:
+    class OneVersion(Server):
+        async def may_list(self, resource: Resource, *, namespace: str | None = None) -> None:
+            if resource in TAINT_RULE_KINDS and resource != served:
+                raise NotFoundError("no such version")
+            await super().may_list(resource, namespace=namespace)
+
+    found = await Asked(OneVersion(served={"LeaderWorkerSet"})).kinds.settled()
+    assert found.kinds & set(TAINT_RULE_KINDS) == {served}
 
 
 @pytest.mark.parametrize("kind", ["LeaderWorkerSet", "ClusterEnergyBudget", "Namespace"])

@@ -93,7 +93,9 @@ def test_the_saving_is_that_of_two_measured_plans_at_a_similar_load() -> None:
     assert value(found, "saved_power_watts") == pytest.approx(1100.0)
 
 
-@pytest.mark.parametrize("case", ["no plan before", "not measured before", "no load", "another load", "stale"])
+@pytest.mark.parametrize(
+    "case", ["no plan before", "not measured before", "no load", "another load", "canary", "stale"]
+)
 def test_no_saving_is_claimed_without_both_measurements(case: str) -> None:
     before = {**PREVIOUS}
     status = {**STATUS, "previousRevision": before, "measured": {**STATUS["measured"], "outputTokensPerSecond": 4400}}
@@ -105,6 +107,8 @@ def test_no_saving_is_claimed_without_both_measurements(case: str) -> None:
         del status["measured"]["outputTokensPerSecond"]
     elif case == "another load":
         status["measured"]["outputTokensPerSecond"] = 6000
+    elif case == "canary":
+        status["verification"] = {"plan": STATUS["plan"], "goodWindows": 1}
     else:
         status["conditions"] = [{"type": "EnergyMetricsAvailable", "status": "False", "reason": "NoMetrics"}]
     assert value(metrics(status), "saved_power_watts") is None

@@ -6,14 +6,14 @@ import copy
 from typing import Any
 
 import pytest
-from tests.support.devices import claim, device_class, gpu, resource_slice
+from tests.support.devices import claim, device_class, gpu, resource_slice, taint_rule
 from tests.support.fake_pods import node
 from tests.support.world import KEY, World, llama
 
 from energylens.cluster.errors import ForbiddenError, NotFoundError
 from energylens.cluster.port import Identity, Object
 from energylens.cluster.resources import ENERGY_BUDGET, LEADER_WORKER_SET, RESOURCE_CLAIM, Resource
-from energylens.controller.kinds import ALL_KINDS, DYNAMIC_KINDS, WatchableKinds
+from energylens.controller.kinds import ALL_KINDS, DYNAMIC_KINDS, TAINT_RULE_KINDS, WatchableKinds
 from energylens.controller.sweep import LISTS_GET_OLD_AFTER, Sweeper
 from energylens.planner.inventory.snapshot import OWNER_LABEL
 
@@ -250,12 +250,12 @@ async def test_a_list_that_is_refused_is_an_error(swept: Swept) -> None:
 
 async def test_devices_that_are_not_watched_any_more_are_not_counted_by(swept: Swept) -> None:
     store, cluster = swept.world.store, swept.world.cluster
-    for body in (resource_slice("n", [gpu(0)]), claim("a", "n", "gpu-0"), device_class()):
+    for body in (resource_slice("n", [gpu(0)]), claim("a", "n", "gpu-0"), device_class(), taint_rule("r")):
         store.put_device_object(body["kind"], cluster.put(body), deleted=False)
     await swept.sweeper.sweep()
     assert all(store.devices.bodies.values())
     # Of the kinds of dynamic resource allocation some are not enough.
-    swept.sweeper.found = WatchableKinds(ALL_KINDS - set(DYNAMIC_KINDS), {RESOURCE_CLAIM: "forbidden"})
+    swept.sweeper.found = WatchableKinds(ALL_KINDS - {*DYNAMIC_KINDS, *TAINT_RULE_KINDS}, {RESOURCE_CLAIM: "forbidden"})
     await swept.sweeper.sweep()
     assert not any(store.devices.bodies.values())
 

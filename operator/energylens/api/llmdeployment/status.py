@@ -269,6 +269,10 @@ class JobStartStatus(ApiModel):
     start_seconds: int | None = Field(
         default=None, description="Measured time from the creation of the pods until all were ready, s."
     )
+    start_hash: str = Field(
+        default="",
+        description="Hash of the model, the engine and the GPU product with which startSeconds was measured.",
+    )
     inputs_hash: str = Field(default="", description="Hash of the forecast, the job and its plan.")
 
 

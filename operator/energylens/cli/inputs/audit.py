@@ -64,7 +64,7 @@ class Audited:
     """With requests of the GPUs that their claims hold."""
     config_maps: Mapping[tuple[str, str], Object] = field(default_factory=dict)
     devices: DeviceObjects = NO_DEVICE_OBJECTS
-    """ResourceSlices, ResourceClaims and DeviceClasses."""
+    """ResourceSlices, ResourceClaims, DeviceClasses and DeviceTaintRules."""
     pods_as_read: Sequence[Object] | None = None
     """The pods without requests of the GPUs that their claims hold; None if no pod has such requests."""
 
@@ -89,7 +89,7 @@ def audited_file(path: Path) -> Audited:
     Raises:
         InputError: The file cannot be read or has no pod.
     """
-    kinds = ("Node", "Pod", "ConfigMap", "ResourceSlice", "ResourceClaim", "DeviceClass")
+    kinds = ("Node", "Pod", "ConfigMap", "ResourceSlice", "ResourceClaim", "DeviceClass", "DeviceTaintRule")
     by_kind: dict[str, list[Object]] = {kind: [] for kind in kinds}
     for found in objects_of(read_documents(path)):
         if isinstance(found, Mapping) and found.get("kind") in by_kind:
@@ -107,12 +107,11 @@ def audited_cluster(access: ClusterAccess) -> Audited:
     Raises:
         InputError: The cluster cannot be read.
     """
-    from energylens.cluster.resources import CONFIG_MAP, DEVICE_CLASS, NODE, POD, RESOURCE_CLAIM, RESOURCE_SLICE
+    from energylens.cluster.resources import CONFIG_MAP, DEVICE_OBJECTS, NODE, POD
 
-    devices = (RESOURCE_SLICE, RESOURCE_CLAIM, DEVICE_CLASS)
     # GPUs that pods of other namespaces hold are not free, whichever namespace is asked for.
-    everywhere = (NODE, POD, *devices)
-    found = read_cluster(access, everywhere=everywhere, optional=devices, if_allowed=devices).objects
+    everywhere = (NODE, POD, *DEVICE_OBJECTS)
+    found = read_cluster(access, everywhere=everywhere, optional=DEVICE_OBJECTS, if_allowed=DEVICE_OBJECTS).objects
     pods = _claimed(found, {}, "the cluster").pods
     wanted = {
         (pod["metadata"]["namespace"], name)

@@ -103,12 +103,12 @@ def device_objects(objects: Mapping[str, list[Object]]) -> DeviceObjects:
     """Return the objects of dynamic resource allocation among objects by kind.
 
     Without one of the kinds, as for a user who may not list it, there are none: GPUs of slices without their claims
-    would all seem free. The operator does the same.
+    would all seem free. The operator does the same. DeviceTaintRules are served by few clusters and may be absent.
     """
-    kinds = ("ResourceSlice", "ResourceClaim", "DeviceClass")
-    return (
-        DeviceObjects(*(objects[kind] for kind in kinds)) if all(kind in objects for kind in kinds) else DeviceObjects()
-    )
+    slices, claims, classes = (objects.get(kind) for kind in ("ResourceSlice", "ResourceClaim", "DeviceClass"))
+    if slices is None or claims is None or classes is None:
+        return DeviceObjects()
+    return DeviceObjects(slices, claims, classes, objects.get("DeviceTaintRule", ()))
 
 
 def read_text(path: Path) -> str:

@@ -23,10 +23,10 @@ def hosts_by_deployment(
     Raises:
         InputError: The cluster or the Prometheus cannot be read, or the Prometheus has no meter of a host.
     """
-    from energylens.cluster.resources import DEVICE_CLASS, NODE, POD, RESOURCE_CLAIM, RESOURCE_SLICE
+    from energylens.cluster.resources import DEVICE_OBJECTS, NODE, POD
 
-    devices = (RESOURCE_SLICE, RESOURCE_CLAIM, DEVICE_CLASS)
-    found = read_cluster(access, everywhere=(NODE, POD, *devices), optional=devices, if_allowed=devices).objects
+    everywhere = (NODE, POD, *DEVICE_OBJECTS)
+    found = read_cluster(access, everywhere=everywhere, optional=DEVICE_OBJECTS, if_allowed=DEVICE_OBJECTS).objects
     audited = Audited(found[NODE.kind], found[POD.kind], devices=device_objects(found))
     telemetry = telemetry_of_prometheus(prometheus, seconds, audited)
     if not telemetry.meters:

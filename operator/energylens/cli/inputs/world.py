@@ -45,6 +45,7 @@ _KINDS = (
     "ResourceSlice",
     "ResourceClaim",
     "DeviceClass",
+    "DeviceTaintRule",
 )
 
 
@@ -82,7 +83,7 @@ def world_of_cluster(access: ClusterAccess, asked: Asked) -> World:
         CLUSTER_ENERGY_BUDGET,
         CONFIG_MAP,
         DEPLOYMENT,
-        DEVICE_CLASS,
+        DEVICE_OBJECTS,
         ENERGY_BUDGET,
         LEADER_WORKER_SET,
         LLM_DEPLOYMENT,
@@ -90,11 +91,8 @@ def world_of_cluster(access: ClusterAccess, asked: Asked) -> World:
         NODE,
         PERSISTENT_VOLUME_CLAIM,
         POD,
-        RESOURCE_CLAIM,
-        RESOURCE_SLICE,
     )
 
-    devices = (RESOURCE_SLICE, RESOURCE_CLAIM, DEVICE_CLASS)
     own = (LLM_DEPLOYMENT, ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET, LEADER_WORKER_SET)
     refs = {(d.metadata.namespace, name) for d in asked.deployments for name in names_of(d)}
     # In Manual mode a waiting plan may have a ConfigMap beside the running plan's pods.
@@ -102,9 +100,9 @@ def world_of_cluster(access: ClusterAccess, asked: Asked) -> World:
     claims = {(d.metadata.namespace, name) for d in asked.deployments for name in claim_fields(d)}
     found = read_cluster(
         access,
-        everywhere=(NODE, POD, NAMESPACE, DEPLOYMENT, *devices, *own),
-        optional=(*devices, *own),
-        if_allowed=(*devices, CLUSTER_ENERGY_BUDGET, NAMESPACE, PERSISTENT_VOLUME_CLAIM),
+        everywhere=(NODE, POD, NAMESPACE, DEPLOYMENT, *DEVICE_OBJECTS, *own),
+        optional=(*DEVICE_OBJECTS, *own),
+        if_allowed=(*DEVICE_OBJECTS, CLUSTER_ENERGY_BUDGET, NAMESPACE, PERSISTENT_VOLUME_CLAIM),
         named=[
             *((CONFIG_MAP, *ref) for ref in sorted(refs)),
             *((PERSISTENT_VOLUME_CLAIM, *ref) for ref in sorted(claims)),

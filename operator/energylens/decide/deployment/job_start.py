@@ -99,12 +99,19 @@ def planned_start(
     job, before = deployment.spec.workload.job, deployment.status.job_start
     if job is None or job.start is None or plan is None or plan.job is None or hours is None:
         return None
-    measured = None if before is None else before.start_seconds
+    measured, measured_for = None if before is None else before.start_seconds, _start_hash(plan)
+    if before is not None and before.start_hash not in ("", measured_for):
+        measured = None
+    kept_for = "" if measured is None else measured_for
     if deployment.spec.suspend:
         text = "spec.suspend is true; the start is planned when it is false again"
-        return JobStartStatus(state="Suspended", reason=Reason.SUSPENDED, message=text, start_seconds=measured)
+        return JobStartStatus(
+            state="Suspended", reason=Reason.SUSPENDED, message=text, start_seconds=measured, start_hash=kept_for
+        )
     timing = _Timing.of(job, job.start, plan, plan.job, measured)
-    if before is not None and before.state in STARTED:
+    # A status without any pods is an edit by others, for which the job is not started in a bad hour.
+    had_pods = runs or deployment.status.active_revision is not None
+    if before is not None and before.state in STARTED and had_pods:
         begin = moment_of(before.start_time) or now
         return before.model_copy(update={"end_time": timestamp(begin + timedelta(seconds=timing.seconds))})
     if before is None and runs:
@@ -139,8 +146,15 @@ def planned_start(
         reason=found.reason,
         message=found.message,
         start_seconds=measured,
+        start_hash=kept_for,
         inputs_hash=inputs,
     )
+
+
+def _start_hash(plan: PlanStatus) -> str:
+    """Return the hash of what the time of a start depends on: the weights, the engine and the GPUs."""
+    text = f"{plan.serving_hash} {plan.gpu_product} {plan.layout}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def own_workload(deployment: LLMDeployment, workload: Body | None) -> Body | None:
@@ -152,12 +166,19 @@ def own_workload(deployment: LLMDeployment, workload: Body | None) -> Body | Non
 
 
 def followed_start(
-    start: JobStartStatus | None, workload: Body | None, pods: Sequence[PodState], now: datetime
+    start: JobStartStatus | None,
+    plan: PlanStatus | None,
+    workload: Body | None,
+    pods: Sequence[PodState],
+    now: datetime,
 ) -> JobStartStatus | None:
     """Return the start after what is seen of the pods: created, and ready, with the time that this took.
 
+    A pod whose containers restarted became ready later than it took to start, and is not measured.
+
     Args:
         start: As planned.
+        plan: The plan of the pods.
         workload: What runs the pods; None if nothing does.
         pods: The pods.
         now: The current time.
@@ -176,12 +197,15 @@ def followed_start(
     took = [
         math.ceil((until - since).total_seconds())
         for pod in ready
-        if (since := moment_of(pod.created or None)) is not None
+        if not pod.restarted
+        and (since := moment_of(pod.created or None)) is not None
         and (until := moment_of(pod.ready_since or None)) is not None
     ]
     longest = max(took, default=0)
-    measured = longest if 0 < longest <= MOST_START_SECONDS else start.start_seconds
-    return start.model_copy(update={"state": "Started", "start_seconds": measured})
+    if plan is None or not 0 < longest <= MOST_START_SECONDS:
+        return start.model_copy(update={"state": "Started"})
+    measured = {"state": "Started", "start_seconds": longest, "start_hash": _start_hash(plan)}
+    return start.model_copy(update=measured)
 
 
 def waits_until(start: JobStartStatus | None, now: datetime) -> datetime | None:

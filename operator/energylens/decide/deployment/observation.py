@@ -142,6 +142,8 @@ class PodState:
     """Whether the pod is bound to a node and none of its containers has started."""
     failed: str = ""
     """Why the pod failed permanently, for example because the kubelet rejected it; "" if it did not."""
+    restarted: bool = False
+    """Whether a container of the pod has restarted."""
     finished: bool = False
     """Whether the pod ended permanently, failed or not, and holds no GPUs."""
     created: str = ""
@@ -245,6 +247,7 @@ def pod_state(pod: Body) -> PodState:
         failing=failing,
         creating=bool(pod["spec"]["nodeName"]) and not_started,
         failed=why_failed(status) if status["phase"] == "Failed" else "",
+        restarted=any(container.get("restarts") for container in status["containers"]),
         finished=finished,
         created=metadata.get("creationTimestamp", ""),
         ends_by=metadata.get("deletionTimestamp", ""),

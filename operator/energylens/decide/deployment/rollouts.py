@@ -144,7 +144,8 @@ def prefill_rollout(observed: Observation) -> RolloutProgress | None:
         wanted = known.prefill.replicas
     pending = found.pending
     if not found.exists or found.running_hash != running:
-        pending = "its Deployment is not made yet"
+        stops = any(not pod.finished for pod in observed.prefill_pods)
+        pending = "the prefill pods of the previous plan stop first" if stops else "its Deployment is not made yet"
     elif found.wanted < wanted:
         pending = "replicas start when every decode pod can read their KV cache"
     return replace(found, current=not pending, pending=pending, wanted=wanted)

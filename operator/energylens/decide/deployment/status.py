@@ -121,7 +121,7 @@ def _job_start(observed: Observation) -> JobStartStatus | None:
     if observed.job_start is None:
         return observed.deployment.status.job_start
     own = own_workload(observed.deployment, observed.workload)
-    return followed_start(observed.job_start, own, observed.pods, observed.now)
+    return followed_start(observed.job_start, observed.planning.plan, own, observed.pods, observed.now)
 
 
 def _verification(observed: Observation) -> VerificationStatus | None:

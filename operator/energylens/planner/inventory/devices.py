@@ -45,7 +45,7 @@ class Device:
     counters: frozenset[str] = frozenset()
     """Counter sets that the device consumes from; a GPU shares its set with its MIG partitions."""
     taint: str = ""
-    """A taint that keeps the device from being allocated; "" for none."""
+    """A taint that keeps the device from being allocated to claims without tolerations; "" for none."""
     is_shared: bool = False
     """Whether several claims may hold the device at the same time."""
 
@@ -124,8 +124,8 @@ def pool_of_slice(body: Mapping[str, Any]) -> str:
     return str(((body.get("spec") or {}).get("pool") or {}).get("name") or "")
 
 
-def devices_of(slices: Iterable[Mapping[str, Any]]) -> NodeDevices:
-    """Return the devices that the ResourceSlices of one node list.
+def devices_of(slices: Iterable[Mapping[str, Any]], taint_rules: Sequence[Mapping[str, Any]] = ()) -> NodeDevices:
+    """Return the devices that the ResourceSlices of one node list, with the taints that DeviceTaintRules add to them.
 
     Of each pool only the newest generation counts, and the scheduler allocates from a pool only if all of its slices
     are there (``GatherPools`` in ``structured/internal/stable/pools_stable.go``).
@@ -148,11 +148,24 @@ def devices_of(slices: Iterable[Mapping[str, Any]]) -> NodeDevices:
             continue
         for body in newest:
             for entry in body["spec"].get("devices") or ():
-                devices[name, str(entry["name"])] = _device(entry, str(body["metadata"].get("name", "")))
+                added = [rule["spec"]["taint"] for rule in taint_rules if _is_selected(rule, name, str(entry["name"]))]
+                devices[name, str(entry["name"])] = _device(entry, str(body["metadata"].get("name", "")), added)
     return NodeDevices(devices, incomplete)
 
 
-def _device(entry: Mapping[str, Any], where: str) -> Device:
+def _is_selected(rule: Mapping[str, Any], pool: str, device: str) -> bool:
+    """Return whether a DeviceTaintRule selects a device of NVIDIA's driver.
+
+    Without a selector a rule selects no device, with an empty one every device (``resource/v1/types.go``).
+    """
+    selector = (rule.get("spec") or {}).get("deviceSelector")
+    if selector is None:
+        return False
+    wanted = {"driver": DRIVER, "pool": pool, "device": device}
+    return all(selector.get(name) in (None, value) for name, value in wanted.items())
+
+
+def _device(entry: Mapping[str, Any], where: str, added_taints: Sequence[Mapping[str, Any]]) -> Device:
     # In v1beta1 and v1alpha3, all but the name is below "basic", and a capacity of v1alpha3 is the bare quantity.
     entry = {**entry, **(entry.get("basic") or {})}
     attributes = entry.get("attributes") or {}
@@ -162,7 +175,8 @@ def _device(entry: Mapping[str, Any], where: str) -> Device:
         size = None if memory is None else int(parse_quantity(str(memory)))
     except ValueError as error:
         raise ValueError(f"ResourceSlice {where}, device {entry['name']}: memory {error}") from error
-    taints = [taint for taint in entry.get("taints") or () if taint.get("effect") in ALLOCATION_EFFECTS]
+    every = (*(entry.get("taints") or ()), *added_taints)
+    taints = [taint for taint in every if taint.get("effect") in ALLOCATION_EFFECTS]
     first = taints[0] if taints else {}
     value = f"={first['value']}" if first.get("value") else ""
     return Device(

@@ -57,6 +57,8 @@ class DeviceObjects:
     """ResourceClaims of all namespaces."""
     classes: Sequence[Mapping[str, Any]] = ()
     """DeviceClasses."""
+    taint_rules: Sequence[Mapping[str, Any]] = ()
+    """DeviceTaintRules."""
 
 
 NO_DEVICE_OBJECTS = DeviceObjects()
@@ -96,7 +98,8 @@ def snapshot_from_objects(
     excluded: list[ExcludedNode] = []
     for node in nodes:
         name = str(node["metadata"]["name"])
-        found = _counted_node(node, names, by_host.get(name, ()), _Devices.of(slices.get(name, ()), claims, classes))
+        own = _Devices.of(slices.get(name, ()), claims, classes, devices.taint_rules)
+        found = _counted_node(node, names, by_host.get(name, ()), own)
         if isinstance(found, GpuNode):
             usable.append(found)
         elif found is not None:
@@ -138,11 +141,17 @@ class _Devices:
     malformed: str = ""
 
     @classmethod
-    def of(cls, slices: Sequence[Mapping[str, Any]], claims: Iterable[_Claim], classes: Classes) -> _Devices:
+    def of(
+        cls,
+        slices: Sequence[Mapping[str, Any]],
+        claims: Iterable[_Claim],
+        classes: Classes,
+        taint_rules: Sequence[Mapping[str, Any]],
+    ) -> _Devices:
         if not slices:
             return _Devices(NodeDevices(), classes, {})
         try:
-            listed = devices_of(slices)
+            listed = devices_of(slices, taint_rules)
         except ValueError as error:
             return _Devices(NodeDevices(), classes, {}, f"a ResourceSlice of it is malformed: {error}")
         held: dict[DeviceKey, tuple[_User, ...]] = {}

@@ -432,6 +432,21 @@ def test_prefill_pods_in_a_queue_miss_no_deadline(queued: str, is_late: bool) ->
     assert bool(late(found, rollout(found))) is is_late
 
 
+@pytest.mark.parametrize(
+    ("left", "text"),
+    [
+        ((), "prefill: its Deployment is not made yet"),
+        ((pod("f0"),), "prefill: the prefill pods of the previous plan stop first"),
+    ],
+)
+def test_old_prefill_pods_are_what_the_new_ones_wait_for(left: tuple[PodState, ...], text: str) -> None:
+    prefill = PrefillReplicas(
+        replicas=2, tensor_parallel=1, pipeline_parallel=1, expert_parallel=1, data_parallel=1, max_batch_size=4
+    )
+    planning = PlanChoice(plan(prefill=prefill), model(), True, Reason.PLANNED, "")
+    assert rollout(observation(planning=planning, prefill_pods=left)).pending == text
+
+
 @pytest.mark.parametrize("condition", [("ReplicaFailure", "False"), ("Progressing", "True")])
 def test_only_a_failure_that_is_true_refuses_pods(condition: tuple[str, str]) -> None:
     stated = {"type": condition[0], "status": condition[1], "reason": "FailedCreate", "message": "no"}

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from tests.support.devices import claim, counted_by, device_class, gpu, mig, resource_slice
+from tests.support.devices import claim, counted_by, device_class, gpu, mig, resource_slice, taint_rule
 
 from energylens.data import load_gpus
-from energylens.decide.trimmed import trim_claim, trim_class, trim_node, trim_pod, trim_slice
+from energylens.decide.trimmed import trim_claim, trim_class, trim_node, trim_pod, trim_slice, trim_taint_rule
 from energylens.planner.fleet.planning import nodes_of
 from energylens.planner.inventory.access import access_to, of_another_access, with_one_access
 from energylens.planner.inventory.devices import label_form
@@ -52,11 +52,15 @@ def snapshot(
     claims: Sequence[Object] = (),
     pods: Sequence[Object] = (),
     classes: Sequence[Object] = CLASSES,
+    rules: Sequence[Object] = (),
 ) -> ClusterSnapshot:
     """Return the snapshot, which is the same of whole objects and of what is kept of them."""
-    found = snapshot_from_objects(nodes, pods, load_gpus(), DeviceObjects(slices, claims, classes))
+    found = snapshot_from_objects(nodes, pods, load_gpus(), DeviceObjects(slices, claims, classes, rules))
     kept = DeviceObjects(
-        [trim_slice(body) for body in slices], [trim_claim(c) for c in claims], [trim_class(c) for c in classes]
+        [trim_slice(body) for body in slices],
+        [trim_claim(c) for c in claims],
+        [trim_class(c) for c in classes],
+        [trim_taint_rule(r) for r in rules],
     )
     assert snapshot_from_objects(map(trim_node, nodes), map(trim_pod, pods), load_gpus(), kept) == found
     return found
@@ -88,6 +92,35 @@ def test_slices_of_earlier_versions_count_in_files(version: str) -> None:
     body = {**resource_slice("n", devices), "apiVersion": f"resource.k8s.io/{version}"}
     found = snapshot_from_objects([node()], [], load_gpus(), DeviceObjects([body], [], CLASSES))
     assert [(each.product, each.allocatable) for each in found.nodes] == [(H100, 1)]
+
+
+@pytest.mark.parametrize(
+    ("selector", "effect", "left"),
+    [
+        ({"driver": "gpu.nvidia.com", "pool": "n", "device": "gpu-1"}, "NoSchedule", 2),
+        ({"device": "gpu-1"}, "NoExecute", 2),
+        ({"pool": "n"}, "NoSchedule", 0),
+        ({}, "NoSchedule", 0),
+        ({"pool": "n"}, "None", 3),
+        ({"driver": "other.example.com"}, "NoSchedule", 3),
+        ({"pool": "m", "device": "gpu-1"}, "NoSchedule", 3),
+    ],
+)
+def test_gpus_that_a_taint_rule_selects_do_not_count(selector: dict[str, str], effect: str, left: int) -> None:
+    body, rule = resource_slice("n", [gpu(0), gpu(1), gpu(2)]), taint_rule("broken", effect, **selector)
+    if left:
+        assert only(body, rules=[rule]).allocatable == left
+    else:
+        assert reason(body, rules=[rule]).endswith("has a taint: example.com/broken=xid:NoSchedule")
+    # Without a selector a rule selects nothing.
+    del rule["spec"]["deviceSelector"]
+    assert only(body, rules=[rule]).allocatable == 3
+
+
+def test_a_gpu_that_is_held_still_counts_after_a_rule_tainted_it() -> None:
+    rules = [taint_rule("broken", device="gpu-1")]
+    found = only(resource_slice("n", [gpu(0), gpu(1)]), claims=[claim("c", "n", "gpu-1", pod="p")], rules=rules)
+    assert (found.allocatable, sum(held.gpus for held in found.allocations)) == (2, 1)
 
 
 @pytest.mark.parametrize(

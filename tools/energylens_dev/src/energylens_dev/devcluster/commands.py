@@ -16,6 +16,9 @@ KUBERNETES_SERVICE_IP = "10.96.0.1"
 POD_CIDR = "10.244.0.1/16"
 """Where kwok takes the addresses of pods from; nothing answers there."""
 
+FEATURES = "DRADeviceTaintRules=true"
+"""Feature gates of Kubernetes 1.36 that are off by default, and that the operator knows."""
+TAINT_RULES_API = "resource.k8s.io/v1beta2/devicetaintrules"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 NAMESPACE = "energylens-system"
 """Namespace of the chart's release."""
@@ -140,6 +143,8 @@ def _api_server(ports: Mapping[str, int], files: Files) -> list[str]:
         # There is one API server on loopback: no endpoints of it to keep for pods that do not run anyway.
         "--endpoint-reconciler-type=none",
         "--allow-privileged=true",
+        f"--runtime-config={TAINT_RULES_API}=true",
+        f"--feature-gates={FEATURES}",
         f"--audit-policy-file={files.audit_policy}",
         f"--audit-log-path={files.audit_log}",
         "--audit-log-maxsize=256",
@@ -158,6 +163,7 @@ def _authenticated(name: str, ports: Mapping[str, int], files: Files) -> list[st
         f"--tls-cert-file={files.server[0]}",
         f"--tls-private-key-file={files.server[1]}",
         "--leader-elect=false",
+        f"--feature-gates={FEATURES}",
         # The defaults (20 to 50 requests per second) make a few hundred pods take minutes.
         "--kube-api-qps=500",
         "--kube-api-burst=1000",
