@@ -61,6 +61,11 @@ WORDS = {
     r"unlike (?:shapes|outputs|batches)": "different",
     r"plans? (?:is|are|was) given up|gives? (?:a|the) plan up": "rejected",
     r"what others go by": "the part on which others depend",
+    r"(?<!there )(?:is|are) no (?:JSON|number|time|object|folder|list|answer|replica|such)\b": "is not a",
+    r"(?:is|was) (?:ready, and is )?not any more": "is no longer",
+    r"next look at": "next check of",
+    r"what it would (?:do|take)|what its \w+ would be": "its figures; the changes that would",
+    r"(?:does|do) not come in|not in yet": "have not arrived",
 }
 """Regular expression -> what to write instead. Letter case does not matter."""
 WIDTH = 120

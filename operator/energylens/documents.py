@@ -94,7 +94,7 @@ def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise DocumentError(f"not JSON: {name} is no number")
+    raise DocumentError(f"not JSON: {name} is not a number")
 
 
 def _check_aliases(documents: Sequence[Any]) -> None:
@@ -114,7 +114,7 @@ def _check_aliases(documents: Sequence[Any]) -> None:
             open_values.discard(id(value))
             sizes[id(value)] = 1 + sum(sizes.get(id(each), 1) for each in inner)
             if sizes[id(value)] > MOST_VALUES:
-                raise DocumentError(f"its aliases stand for more than {MOST_VALUES:,} values")
+                raise DocumentError(f"its aliases expand to more than {MOST_VALUES:,} values")
         elif id(value) in open_values:
             raise DocumentError("an alias refers to a list or mapping that contains the alias")
         elif id(value) not in sizes and inner:

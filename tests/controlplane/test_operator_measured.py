@@ -127,7 +127,7 @@ def test_every_gap_of_a_running_deployment_has_its_reason(operator: OperatorClus
 
     operator.break_exporter("half-load")
     message = team.wait("PredictionAccurate", "Unknown", "LoadDiffers")["message"]
-    assert "% of the one that the plan was made for" in message
+    assert "% of the planned load" in message
     operator.break_exporter("idle")
     team.wait(AVAILABLE, "False", "TooFewTokens")
     for kind in ("PredictionAccurate", "SLOMet"):

@@ -107,7 +107,7 @@ def test_loops_are_spread_over_processes() -> None:
 FAULTS: dict[str, tuple[Callable[[StreamingEngine], None], str]] = {
     "refuses": (lambda engine: setattr(engine, "refuse", True), "requests failed: status 503: .*too busy"),
     "says nothing": (lambda engine: setattr(engine, "answers", "empty"), "an answer ended after 0 of .* tokens"),
-    "sends no JSON": (lambda engine: setattr(engine, "answers", "garbage"), "no JSON object: b'<html>bad gateway"),
+    "sends no JSON": (lambda engine: setattr(engine, "answers", "garbage"), "not a JSON object: b'<html>bad gateway"),
     "dies": (lambda engine: setattr(engine, "answers", "cut"), "requests failed: Client"),
     "somebody else": (lambda engine: setattr(engine, "uncounted", 2.0), "others use the engine"),
 }
@@ -149,7 +149,7 @@ def test_rows_are_written_one_by_one_and_what_is_there_is_not_measured_again(nvm
         again = run(engine, out, *shape, "--concurrency", "4,512", "--report", str(page))
         assert again.exit_code == 0, again.output
     assert out.read_text() == before
-    assert "1/1 c4-20-30: in" in again.stderr
+    assert "1/1 c4-20-30: already in" in again.stderr
     (row,) = csv.DictReader(out.read_text().splitlines())
     assert (row["run_id"], row["engine"], row["gpu_model"]) == ("qwen3-8b-h100-tp1-c4-20-30", "vllm==0.26.0", "H100")
     assert float(row["joules_per_output_token"]) == pytest.approx(
@@ -212,13 +212,13 @@ BAD: dict[str, tuple[list[str], str, str]] = {
         "vllm serve Qwen/Qwen3-32B --max-num-seqs 8",
         "serves Qwen/Qwen3-8B, and COMMAND names Qwen/Qwen3-32B",
     ),
-    "more GPUs": ([], f"{SERVE} -tp 2", "1 GPUs are read, and COMMAND uses 2"),
+    "more GPUs": ([], f"{SERVE} -tp 2", "1 GPUs, but COMMAND uses 2"),
     "no such GPU": (["--gpu", "7"], SERVE, "--gpu=7: no such GPU"),
     "levels": (["--concurrency", "a"], SERVE, "--concurrency=a: must be whole numbers"),
     "too many": (
         ["--concurrency", "512", "--no-poisson"],
         SERVE,
-        "none is at most the engine's batch",
+        "every value exceeds the engine's batch",
     ),
     "no server": (["--url", "http://127.0.0.1:1"], SERVE, "--url=http://127.0.0.1:1: "),
 }

@@ -1,4 +1,4 @@
-"""A status that somebody edits changes nothing: what runs stays, and the status is the operator's own again."""
+"""A status that somebody edits changes nothing: what runs stays, and the operator restores the status."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ async def test_a_first_pass_that_fails_shows_too(monkeypatch: pytest.MonkeyPatch
     world.cluster.put(llama())
     await passes(world, KEY)
     assert world.condition("Degraded")["reason"] == "InternalError"
-    assert world.condition("PlanReady")["message"] == "the last pass failed, see condition Degraded"
+    assert world.condition("PlanReady")["message"] == "the last reconcile failed, see condition Degraded"
 
 
 async def test_a_spec_that_cannot_be_read_afterwards_is_not_called_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ async def test_a_status_that_cannot_be_written_stops_no_worker(
     break_planning(world, monkeypatch)
     world.cluster.put(llama())
     await passes(world, KEY, KEY)
-    assert "its status cannot say that the pass failed" in caplog.text
+    assert "its status cannot be written to report the failure" in caplog.text
 
 
 async def test_a_defect_for_one_object_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,8 +175,8 @@ async def test_a_right_that_is_missing_shows_in_readiness_until_it_is_given(
         (error_event(429, "too many requests"), "429 too many requests"),
         (error_event(500, "etcdserver: request timed out"), "500 etcdserver: request timed out"),
         (error_event(504, "Timeout: Too large resource version"), "504 Timeout: Too large resource version"),
-        (b'{"type": "MODIFIED", "obj', "an answer that is no JSON: Unterminated string starting at"),
-        ('{"type": "Ü'.encode()[:-1], "an answer that is no JSON: 'utf-8' codec can't decode byte 0xc3"),
+        (b'{"type": "MODIFIED", "obj', "an answer that is not JSON: Unterminated string starting at"),
+        ('{"type": "Ü'.encode()[:-1], "an answer that is not JSON: 'utf-8' codec can't decode byte 0xc3"),
     ],
     ids=["429", "500", "504", "half a line", "half a character"],
 )

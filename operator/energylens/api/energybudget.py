@@ -56,7 +56,9 @@ LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 def _label_keys(labels: dict[str, str]) -> dict[str, str]:
     for key in labels:
         if not re.fullmatch(LABEL_KEY_PATTERN.strip("^$"), key):
-            raise ValueError(f"key '{key}' is no label key, such as team or example.com/team: it would select nothing")
+            raise ValueError(
+                f"key '{key}' is not a label key such as team or example.com/team, and would select nothing"
+            )
     return labels
 
 

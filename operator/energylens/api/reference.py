@@ -14,8 +14,8 @@ _INTRODUCTION = """# API reference
 - Quantities are strings (`"0.5"`, `500m`) or whole numbers (`2`). A YAML number with a fraction (`0.5` without quotes)
   is refused: a float has no exact decimal value, so Kubernetes APIs have none.
 - An object that breaks a rule is refused by the API server, with a message that names the field, its value and what is
-  allowed. A rule that becomes stricter does not block changes of objects that exist, as long as the part that the
-  rule is about stays as it is.
+  allowed. A rule that becomes stricter does not block changes of objects that exist, as long as the part to which
+  the rule applies does not change.
 - The operator writes `status` only, never `spec`.
 """
 

@@ -23,6 +23,6 @@ def moment_of(text: str | None) -> datetime | None:
     """Return the moment that an RFC 3339 text names; None for none.
 
     Raises:
-        ValueError: The text is no time.
+        ValueError: The text is not a time.
     """
     return None if text is None else datetime.fromisoformat(text)

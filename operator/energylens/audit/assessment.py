@@ -135,7 +135,7 @@ def assess(
             served, load, "Managed", "EnergyLens already plans this model: see `energylens status`", measured
         )
     if served.shared:
-        reason = f"{served.shared}, so that neither its power nor its plan can be told"
+        reason = f"{served.shared}, so neither its power nor a plan can be determined"
         return Assessment(served, load, "NotPlanned", reason)
     if served.gpus == 0:
         return Assessment(served, load, "NoLoad", "none of its pods is running")

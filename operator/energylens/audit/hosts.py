@@ -82,7 +82,7 @@ def unknown_meters(nodes: Sequence[Object], telemetry: Telemetry) -> tuple[str, 
             lost.setdefault(meter.metric, []).append(meter.names[0] if meter.names else "without a label")
     return tuple(
         f"{metric} names no node of the cluster in {', '.join(sorted(set(found))[:3])}; "
-        "a label node_name with the node's name would"
+        "add a label node_name with the node's name"
         for metric, found in sorted(lost.items())
     )
 

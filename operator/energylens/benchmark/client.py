@@ -161,5 +161,5 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, A
                 except ValueError:
                     event = None
                 if not isinstance(event, dict):
-                    raise MalformedStreamError(f"an event of the stream is no JSON object: {text[:80]!r}")
+                    raise MalformedStreamError(f"an event of the stream is not a JSON object: {text[:80]!r}")
                 yield event

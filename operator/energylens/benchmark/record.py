@@ -153,7 +153,7 @@ def read_rows(path: Path, subject: Subject) -> list[dict[str, str]]:
         for name, value in own.items():
             if row[name] != value:
                 raise RunRecordError(
-                    f"{path}: run {row['run_id']} has {name}={row[name]!r}, and {value!r} is measured now; give --name"
+                    f"{path}: run {row['run_id']} has {name}={row[name]!r}, this one {value!r}; use another --name"
                 )
     return rows
 

@@ -48,9 +48,9 @@ class Forecast:
             ForecastError: The forecast does not cover ``start``, or ``end`` is not after it.
         """
         if end <= start:
-            raise ForecastError(f"from {_text(start)} to {_text(end)} there is no time")
+            raise ForecastError(f"the time from {_text(start)} to {_text(end)} is empty")
         if not self.times[0] <= start < self.end:
-            raise ForecastError(f"covers {_text(self.times[0])} to {_text(self.end)}, and not {_text(start)}")
+            raise ForecastError(f"covers {_text(self.times[0])} to {_text(self.end)}, but not {_text(start)}")
         until = min(end, self.end)
         edges = [*self.times, self.end]
         weighted = sum(

@@ -322,7 +322,9 @@ class Acting:
             stuck = 0 if len(missing) < fewest else stuck + 1
             fewest = min(fewest, len(missing))
             if stuck:
-                self._process.health.report(WATCHING, f"{len(missing)} objects do not come in, such as {missing[0]}")
+                self._process.health.report(
+                    WATCHING, f"{len(missing)} listed objects have not arrived, such as {missing[0]}"
+                )
             if stuck >= STUCK_LISTS:
                 return False
         return True

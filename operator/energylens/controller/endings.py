@@ -29,7 +29,7 @@ def may_pass(error: Exception) -> bool:
 def said_by(error: Exception) -> str:
     """Return the server's words, such as ``403 pods is forbidden: User "a" cannot watch resource "pods"``."""
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
-        return f"an answer that is no JSON: {error}"
+        return f"an answer that is not JSON: {error}"
     answer = _answer(error)
     message = answer.get("message") or " ".join(str(part) for part in error.args[:1])
     return " ".join(f"{answer.get('code') or ''} {message or type(error).__name__}".split())

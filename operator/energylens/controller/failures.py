@@ -95,7 +95,7 @@ def _unknown(old: Mapping[str, Any], reason: str, told: str) -> str:
     """Return why a condition is unknown, with its value before the first failure."""
     if old.get("reason") == reason and old.get("status") == "Unknown":
         return str(old.get("message", ""))
-    text = f"the last pass failed, see condition {told}"
+    text = f"the last reconcile failed, see condition {told}"
     if not old:
         return text
     return f"{text}; before that it was {old.get('status')}, {old.get('reason')}: {old.get('message', '')}"
@@ -129,9 +129,9 @@ class Failures:
         try:
             await self._show(body, error)
         except ClusterError as unwritten:
-            log.warning("%s/%s: its status cannot say that the pass failed: %s", *key, unwritten)
+            log.warning("%s/%s: its status cannot be written to report the failure: %s", *key, unwritten)
         except Exception:
-            log.exception("%s/%s: its status cannot say that the pass failed", *key)
+            log.exception("%s/%s: its status cannot be written to report the failure", *key)
 
     async def _show(self, body: Body, error: Exception) -> None:
         metadata, before = body["metadata"], body["status"]

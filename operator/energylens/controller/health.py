@@ -71,4 +71,4 @@ class Health:
         """Return why the operator cannot work, or ""; a standby that waits for another holder is ready."""
         if self._problems:
             return "; ".join(f"{what}: {problem}" for what, problem in sorted(self._problems.items()))
-        return "the initial lists are not in yet" if self.leading and not self.synced else ""
+        return "the initial lists have not arrived yet" if self.leading and not self.synced else ""

@@ -58,9 +58,11 @@ class Metrics:
         self.build = Info("energylens_operator", "Version of the operator.", registry=self.registry)
         self.energy = counter("energylens_energy_joules_total", "Measured GPU energy, J.", OBJECT)
         self.replans = counter("energylens_plan_decisions_total", "Decisions about plans.", ("decision", "reason"))
-        self.reconciles = counter("energylens_reconciles_total", "Passes over an LLMDeployment.", ("result",))
+        self.reconciles = counter("energylens_reconciles_total", "Reconciles of LLMDeployments.", ("result",))
         self.reconcile_seconds = Histogram(
-            "energylens_reconcile_duration_seconds", "Duration of a pass over an LLMDeployment.", registry=self.registry
+            "energylens_reconcile_duration_seconds",
+            "Duration of a reconcile of an LLMDeployment.",
+            registry=self.registry,
         )
         self.writes = counter("energylens_writes_total", "Requests that write to the API server.", ("kind",))
         self.collect_failures = counter(

@@ -102,12 +102,12 @@ class Resting:
         self._resting[key] = _Rest(seen, values, restricted, reach, self._clock.monotonic(), until)
 
     def until(self, key: Key) -> datetime | None:
-        """Return when a deployment at rest is to be looked at whatever else happens; None for never."""
+        """Return when a deployment at rest is reconciled at the latest; None for never."""
         rest = self._resting.get(key)
         return None if rest is None else rest.until
 
     def wake(self, key: Key) -> None:
-        """Let the next look at a deployment be a whole pass."""
+        """Reconcile a deployment in full next time."""
         self._resting.pop(key, None)
 
     def is_at_rest(self, key: Key, body: Body, others: Hashable) -> bool:

@@ -95,7 +95,7 @@ class Settings(_Section):
 
     workers: int = Field(default=32, ge=1, le=512, description="LLMDeployments worked on at the same time.")
     resync_seconds: float = Field(
-        default=300.0, gt=0, description="Each LLMDeployment is looked at this often at least."
+        default=300.0, gt=0, description="Longest time between two checks of an LLMDeployment."
     )
     replan_seconds: float = Field(
         default=5.0, gt=0, description="Least time between two attempts to plan a deployment without a feasible plan."

@@ -36,7 +36,7 @@ class StatusEdits:
         return self._repairs.count(key) == 1
 
     def contested(self, key: Key) -> str:
-        """Return who edits the status again and again; "" where nobody does."""
+        """Return who edits the status repeatedly; "" if nobody does."""
         now = self._clock.monotonic()
         if self._repairs.count(key) < CONTESTED_AFTER:
             return ""
@@ -44,7 +44,7 @@ class StatusEdits:
             return ""
         managers = self._last[key].managers
         who = f"field manager {', '.join(managers)}" if managers else "another field manager"
-        return f"{who} writes to the status again and again, which is the operator's"
+        return f"{who} repeatedly writes to the status, which only the operator may write"
 
     def forget(self, key: Key) -> None:
         """Forget a deployment that is gone."""
@@ -55,4 +55,4 @@ class StatusEdits:
 def described_edit(edited: Edited) -> str:
     """Return what was undone, for the event."""
     who = f" by field manager {', '.join(edited.managers)}" if edited.managers else ""
-    return f"the status was edited{who}, and is the operator's own again: {', '.join(edited.parts)}"
+    return f"the status was edited{who}, and the operator restored it: {', '.join(edited.parts)}"

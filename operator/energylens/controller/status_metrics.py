@@ -184,7 +184,7 @@ DEPLOYMENT_FAMILIES = (
     ),
     _Family(
         "energylens_measured_prefix_cache_hit_ratio",
-        "Prompt tokens that the prefix cache had, of all of the last window.",
+        "Share of the prompt tokens of the last window that the prefix cache had.",
         _measured("prefixCacheHitPercent", 1e-2),
     ),
     _Family(

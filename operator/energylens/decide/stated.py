@@ -56,7 +56,7 @@ def time_problem(time: str | None, now: datetime) -> str:
     try:
         moment = datetime.fromisoformat(time)
     except ValueError:
-        return f"{time!r} is no time"
+        return f"{time!r} is not a time"
     if moment.tzinfo is None:
         return f"{time!r} has no time zone"
     return f"{time} {FUTURE}" if moment > now + CLOCK_SKEW else ""

@@ -236,10 +236,10 @@ def _hours(rows: object, name: str, time_key: str, value_key: str, factor: float
     points = []
     for row in rows:
         if not isinstance(row, Mapping):
-            raise GridError(f"answered with a row of {name} that is no object: {_shown(row)}")
+            raise GridError(f"answered with a row of {name} that is not an object: {_shown(row)}")
         time, value = _moment(row.get(time_key)), row.get(value_key)
         if time is None:
-            raise GridError(f"answered with {time_key} {_shown(row.get(time_key))}, which is no time with a zone")
+            raise GridError(f"answered with {time_key} {_shown(row.get(time_key))}, which is not a time with a zone")
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST:
             raise GridError(
                 f"answered with {value_key} {_shown(value)} at {row[time_key]}, no number from 0 to {_MOST:g}"
@@ -271,7 +271,7 @@ def _document(status: int, body: bytes, wait: str) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        raise GridError("answered with something that is no JSON object")
+        raise GridError("answered with something that is not a JSON object")
     return document
 
 

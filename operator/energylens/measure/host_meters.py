@@ -1,7 +1,7 @@
 """Power of whole machines, from meters that a Prometheus scrapes.
 
 The meters are of the machine's baseboard controller (Redfish, IPMI), and read CPUs, memory, fans, power supplies and
-GPUs together. Kepler's estimates and its counters of CPUs (RAPL) are no such meters and are not read.
+GPUs together. Kepler's estimates and its counters of CPUs (RAPL) are not such meters and are not read.
 """
 
 from __future__ import annotations

@@ -108,8 +108,8 @@ class Answers:
         """Keep answers and candidates of at most ``most_bytes``; with 0, every question is a search of its own."""
         self._keeps = most_bytes > 0
         self._kept: Shelf[_Kept] = Shelf(most_bytes)
-        """By spec: what its last plan was found among. One of another bound takes its place, so that what is kept does
-        not grow while a cluster fills up and plans draw more."""
+        """Kept answers and candidates by spec, of one bound only, so that the size does not grow while a cluster fills
+        up and plans draw more power."""
         self._without_power: OrderedDict[tuple[str, PowerAllowance], _Refused] = OrderedDict()
         """By spec and available watts: why no plan fits."""
         self._lock = Lock()
@@ -155,7 +155,7 @@ class Answers:
         if known is not None and known.still_holds(asked):
             return known.answer
         answer = asked.question.planned(allowance)
-        # What it would take to get other nodes depends on nodes that are no part of the question.
+        # Changes that would add nodes depend on nodes that are not part of the question.
         if isinstance(answer, Infeasible) and answer.reason == "BudgetExceeded" and asked.may_use_every_node:
             within, places = asked.within(answer.most_gpus), asked.places(answer.most_gpus)
             with self._lock:
@@ -199,7 +199,7 @@ Places = Mapping[str, Mapping[int, int]]
 
 @dataclass(frozen=True)
 class _Kept:
-    """What is kept for one question.
+    """Kept answers and candidates of one question.
 
     Everything is compressed: an answer's table is a hundred times the size of its plan.
     """

@@ -1,8 +1,8 @@
 """A bounded store of answers that keeps those that are asked for most.
 
-Least recently used goes first in most caches. With a fleet of more specs than fit, each asked for in turn, such a cache
-finds nothing: each answer is dropped just before it is asked for again. So a new entry takes the place of others only
-if they are asked for less often, by more than a turn; while all are asked for equally often, those that are there stay.
+Most caches evict the least recently used entry. If a fleet has more specs than fit and requests them in turn, such a
+cache never hits: each answer is evicted just before its next request. Here a new entry replaces others only if it is
+requested more often, by more than one round; while all are requested equally often, the kept entries stay.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
 MARGIN = 2
-"""How many more times a new entry must have been asked for: in a round over all, the first are ahead by one."""
+"""Requests by which a new entry must exceed those that it replaces: within a round, the first are ahead by one."""
 ROUNDS = 16
-"""After so many requests for each entry, all counts are halved, so that what nobody asks for any more gives way."""
+"""Requests per entry after which all counts are halved, so that entries no longer requested are evicted."""
 MOST_COUNTED = 8192
 """Keys that are counted, whether they are kept or not."""
 
@@ -70,11 +70,11 @@ class Shelf(Generic[Value]):
             self.size += size
 
     def _leaving(self, size: int, count: int | None) -> list[str]:
-        """Return which keys leave for a value, the least asked for first; none where the value is not kept.
+        """Return the keys to evict for a value, the least requested first; empty if nothing needs to or may be evicted.
 
         Args:
-            size: Of the value.
-            count: Requests for its key; None if it may take the place of any.
+            size: Size of the value, bytes.
+            count: Requests for its key; None if the value may replace any other.
         """
         missing, leaving = self.size + size - self._most_bytes, list[str]()
         if missing <= 0 or size > self._most_bytes:

@@ -58,7 +58,7 @@ def latency_run(row: Mapping[str, str], measured: bool) -> Run:
     gpus, most = tensor * ranks, _MOST_GPUS.get(gpu, _NODE)
     if gpus > most or gpus & (gpus - 1):
         raise FieldError(
-            f"{prefix}tp_size={row[f'{prefix}tp_size']}: {gpus} GPUs are no replica of one node or rack of {gpu} "
+            f"{prefix}tp_size={row[f'{prefix}tp_size']}: {gpus} GPUs are not a replica of one node or rack of {gpu} "
             f"(a power of 2 up to {most})"
         )
     ttft, tpot = positive(row, "ttft_ms", None), positive(row, "tpot_ms", None)

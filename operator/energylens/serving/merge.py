@@ -77,7 +77,7 @@ def _check_engine(container: Mapping[str, Any]) -> None:
         ("image", "set spec.engine.image instead"),
     ):
         if field in container:
-            raise ServingError(f"{where}.{field}", f"the engine's {field} carries the plan; {instead}")
+            raise ServingError(f"{where}.{field}", f"the plan sets the engine's {field}; {instead}")
     resources = container.get("resources") or {}
     for kind in ("limits", "requests"):
         if "nvidia.com/gpu" in (resources.get(kind) or {}):

@@ -53,8 +53,8 @@ def check(deployment: LLMDeployment) -> None:
     if steps is not None and settings.fixes_steps:
         raise ServingError(
             "spec.planning.overrides.maxBatchedTokens",
-            f"{steps}, and {settings.arguments.written(settings.names.step)!r} in spec.engine.extraArgs says it, too; "
-            "leave one of them out",
+            f"{steps}, and {settings.arguments.written(settings.names.step)!r} in spec.engine.extraArgs sets the same; "
+            "leave one of the two out",
         )
     template = deployment.spec.pod_template or {}
     # With the labels that pods of every plan have, so that a clash is found before there is a plan.

@@ -156,7 +156,7 @@ RULES = (
     Bad(
         {"spec.workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 4, "arrivalSCV": 4}},
         "spec.workload",
-        ("arrivalSCV (4)", "requestsPerSecond", "leave it out"),
+        ("arrivalSCV (4)", "requestsPerSecond", "leave arrivalSCV out"),
     ),
     Bad({"spec.workload.inputTokens": ...}, "spec.workload", ("inputTokens not set", "outputTokens, or classes")),
     Bad({"spec.workload.outputTokens": None}, "spec.workload", ("outputTokens not set", "outputTokens, or classes")),
@@ -183,7 +183,7 @@ RULES = (
     Bad(
         {"spec.workload": {"requestsPerSecond": 1, "classes": [CLASSES[0], {**CLASSES[1], "sharePercent": 30}]}},
         "spec.workload",
-        ("sharePercent of classes make 110 in all", "must make 100"),
+        ("sharePercent of classes add up to 110", "must add up to 100"),
     ),
     Bad(
         {"spec.workload": {"requestsPerSecond": 1, "classes": [CLASSES[0], {**CLASSES[1], "name": "chat"}]}},
@@ -195,7 +195,7 @@ RULES = (
     Bad(
         {"spec.hardware": {"maxGPUs": 4, "maxGPUsPerReplica": 8}},
         "spec.hardware",
-        ("maxGPUsPerReplica (8)", "maxGPUs (4)", "set it to 4 or less"),
+        ("maxGPUsPerReplica (8)", "maxGPUs (4)", "set maxGPUsPerReplica to 4 or less"),
     ),
     Bad(
         {"spec.workload.speculative": {"method": "DraftModel", "draftTokens": 3, "acceptancePercent": 50}},
@@ -315,7 +315,9 @@ RULES = (
     Bad(
         {"spec.scaling": {"mode": "Fixed", "minReplicas": 0}, "spec.replicas": 1},
         "spec.scaling",
-        ("minReplicas (0) needs mode External, and mode is Fixed; set it to 1 or more; suspend stops all replicas",),
+        (
+            "minReplicas (0) needs mode External, and mode is Fixed; set minReplicas to 1 or more; suspend stops all replicas",
+        ),
     ),
     Bad(
         {"spec.scaling": {"mode": "External"}, "spec.replicas": 0},
@@ -445,7 +447,7 @@ RULES = (
     Bad(
         {"spec.model.revision": "main", "spec.model.source": {"image": {"reference": "models/llama:1"}}},
         "spec.model",
-        ("revision 'main'", "leave it out"),
+        ("revision 'main'", "leave revision out"),
     ),
     Bad({"spec.model.source": {"hub": {"offline": True}}}, "spec.model", ("source.hub.offline needs cache",)),
     Bad(

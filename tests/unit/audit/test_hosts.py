@@ -106,8 +106,7 @@ def test_a_node_is_known_by_its_addresses_too(address: str) -> None:
     assert only(host_powers([known], [CHAT], found)).host_watts == pytest.approx(900.0)
     assert unknown_meters([known], found) == ()
     assert unknown_meters([NODE], found) == (
-        f"kepler_platform_watts names no node of the cluster in {address}; "
-        "a label node_name with the node's name would",
+        f"kepler_platform_watts names no node of the cluster in {address}; add a label node_name with the node's name",
     )
 
 

@@ -63,7 +63,7 @@ def test_what_the_forecast_does_not_cover_is_not_known() -> None:
     assert grid.grams(1.0, START - HOUR, START + HOUR) is None
     assert grid.grams(1.0, START, START + 3 * HOUR) is None
     for now in (START - HOUR, START + 2 * HOUR):
-        with pytest.raises(ForecastError, match=", and not 2026"):
+        with pytest.raises(ForecastError, match=", but not 2026"):
             grid.mean(now, now + HOUR)
 
 
@@ -89,7 +89,7 @@ def test_a_grid_without_carbon_is_a_forecast_too(value: str) -> None:
 
 
 def test_no_time_has_no_mean_and_no_grams() -> None:
-    with pytest.raises(ForecastError, match="from 2026-11-25T00:00Z to 2026-11-25T00:00Z there is no time"):
+    with pytest.raises(ForecastError, match="from 2026-11-25T00:00Z to 2026-11-25T00:00Z is empty"):
         forecast(300.0).mean(START, START)
     assert forecast(300.0).grams(1.0, START, START) is None
 
@@ -106,7 +106,7 @@ def test_values_outside_of_the_time_have_no_weight(first: int, grams: float) -> 
 
 def test_the_message_names_the_time_that_a_forecast_covers() -> None:
     with pytest.raises(
-        ForecastError, match=r"^covers 2026-11-25T00:00Z to 2026-11-25T02:00Z, and not 2026-11-25T02:00Z$"
+        ForecastError, match=r"^covers 2026-11-25T00:00Z to 2026-11-25T02:00Z, but not 2026-11-25T02:00Z$"
     ):
         forecast(1.0, 2.0).mean(START + 2 * HOUR, START + 3 * HOUR)
 

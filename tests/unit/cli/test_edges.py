@@ -35,7 +35,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "twice in json": (b'{"spec": 1,\n"spec": 2}', "line 2: key 'spec' appears twice, first in line 1"),
     "twice in a list": (b"- a: 1\n- {b: 1, c: 2, b: 3}\n", "line 2: key 'b' appears twice"),
     "endless": (b"a: &a [*a]\n", "an alias refers to a list or mapping that contains the alias"),
-    "bomb": (BOMB.encode(), "its aliases stand for more than 20,000,000 values"),
+    "bomb": (BOMB.encode(), "its aliases expand to more than 20,000,000 values"),
     "tag": (b"!!python/object/apply:os.system [ls]\n", "not YAML: could not determine a constructor"),
     "deep": (b"[" * 5000, "not YAML"),
     "control character": (b"a: \0", "not YAML"),
@@ -157,7 +157,7 @@ def test_aliases_that_stand_for_little_are_read() -> None:
     ("text", "reason"),
     [
         ('{"a": {"b": 1, "b": 2}}', "key 'b' appears twice"),
-        ('{"a": NaN}', "not JSON: NaN is no number"),
+        ('{"a": NaN}', "not JSON: NaN is not a number"),
         ("", "not JSON: Expecting value"),
         ("[" * 100_000, "not JSON"),
     ],

@@ -80,8 +80,8 @@ def test_a_grid_is_a_number_or_the_mean_of_a_forecast(arithmetic: Run, write: Wr
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--grid", "-1"], "'-1' is no number of grams from 0 on"),
-        (["--grid", "nan"], "'nan' is no number of grams from 0 on"),
+        (["--grid", "-1"], "'-1' must be a number of grams, at least 0"),
+        (["--grid", "nan"], "'nan' must be a number of grams, at least 0"),
         (["--grid", "no.csv"], "'no.csv' is neither a number of grams nor a forecast that can be read"),
         (["--price", "-1"], "--price"),
         (["--pue", "0.5"], "--pue"),

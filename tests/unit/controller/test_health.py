@@ -30,7 +30,7 @@ def test_a_standby_that_waits_for_another_holder_is_ready_and_alive(health: Heal
 
 def test_a_leader_is_ready_when_the_initial_lists_are_in(health: Health) -> None:
     health.leading = True
-    assert health.ready() == "the initial lists are not in yet"
+    assert health.ready() == "the initial lists have not arrived yet"
     health.synced = True
     assert health.ready() == ""
 

@@ -108,8 +108,8 @@ def test_a_four_bit_release_of_the_model_itself_keeps_its_own_format() -> None:
     ("changes", "said"),
     [
         ({"engine": "trtllm==1.0"}, "engine='trtllm==1.0' is not one of vllm, sglang"),
-        ({"tp_size": "72"}, "tp_size=72: 72 GPUs are no replica of one node"),
-        ({"tp_size": "16"}, "tp_size=16: 16 GPUs are no replica of one node"),
+        ({"tp_size": "72"}, "tp_size=72: 72 GPUs are not a replica of one node"),
+        ({"tp_size": "16"}, "tp_size=16: 16 GPUs are not a replica of one node"),
         ({"tp_size": "8", "moe_tp_size": "2", "moe_ep_size": "4"}, "over how many GPUs attention is split"),
         ({"pp_size": "2"}, "no pipeline parallelism"),
         ({"concurrency": "", "batch_size": ""}, "concurrency is empty"),

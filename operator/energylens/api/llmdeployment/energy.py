@@ -52,11 +52,11 @@ class DeploymentBudget(ApiModel):
 
 def _power_cap_watts(cap: PowerCap) -> str | None:
     if cap.mode == "Fixed" and cap.watts_per_gpu is None:
-        return "mode Fixed needs wattsPerGPU; set it, or set mode to Never or Plan"
+        return "mode Fixed needs wattsPerGPU; set wattsPerGPU, or set mode to Never or Plan"
     if cap.mode != "Fixed" and cap.watts_per_gpu is not None:
         return (
             f"wattsPerGPU ({cap.watts_per_gpu}) is for mode Fixed, and mode is {cap.mode}; "
-            "set mode to Fixed or leave it out"
+            "set mode to Fixed or leave wattsPerGPU out"
         )
     return None
 
@@ -64,8 +64,9 @@ def _power_cap_watts(cap: PowerCap) -> str | None:
 _POWER_CAP_WATTS = Rule(
     summary="wattsPerGPU is set with mode Fixed, and only then",
     cel="(self.mode == 'Fixed') == has(self.wattsPerGPU)",
-    message_cel="self.mode == 'Fixed' ? 'mode Fixed needs wattsPerGPU; set it, or set mode to Never or Plan' : "
-    "'wattsPerGPU (%s) is for mode Fixed, and mode is %s; set mode to Fixed or leave it out'.format("
+    message_cel="self.mode == 'Fixed' ? "
+    "'mode Fixed needs wattsPerGPU; set wattsPerGPU, or set mode to Never or Plan' : "
+    "'wattsPerGPU (%s) is for mode Fixed, and mode is %s; set mode to Fixed or leave wattsPerGPU out'.format("
     "[self.wattsPerGPU, self.mode])",
     check=_power_cap_watts,
 )

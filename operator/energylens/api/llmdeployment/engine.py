@@ -72,13 +72,13 @@ class ModelCache(ApiModel):
 def _revision_of_a_hub(model: Model) -> str | None:
     if model.revision is None or model.source is None or model.source.hub is not None:
         return None
-    return f"revision '{model.revision}' is of a hub's repository; leave it out with a source that is a folder"
+    return f"revision '{model.revision}' belongs to a hub's repository, but source is a folder; leave revision out"
 
 
 _REVISION_OF_A_HUB = Rule(
     summary="revision needs a hub, not a folder",
     cel="!has(self.revision) || !has(self.source) || has(self.source.hub)",
-    message_cel="\"revision '%s' is of a hub's repository; leave it out with a source that is a folder\""
+    message_cel="\"revision '%s' belongs to a hub's repository, but source is a folder; leave revision out\""
     ".format([self.revision])",
     check=_revision_of_a_hub,
 )

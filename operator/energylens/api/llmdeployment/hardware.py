@@ -13,9 +13,9 @@ _MAX_GPUS = 100_000
 
 def _toleration_value(toleration: Toleration) -> str | None:
     if toleration.operator == "Exists" and toleration.value:
-        return f"value '{toleration.value}' is not used by operator Exists; leave it out or set operator to Equal"
+        return f"value '{toleration.value}' is not used by operator Exists; leave value out or set operator to Equal"
     if toleration.operator == "Equal" and not toleration.key:
-        return "operator Equal needs key; set it, or set operator to Exists to tolerate every taint"
+        return "operator Equal needs key; set key, or set operator to Exists to tolerate every taint"
     return None
 
 
@@ -23,8 +23,8 @@ _TOLERATION_VALUE = Rule(
     summary="operator Exists takes no value, operator Equal needs a key",
     cel="self.operator == 'Exists' ? !has(self.value) || self.value == '' : has(self.key) && self.key != ''",
     message_cel="self.operator == 'Exists' ? "
-    "\"value '%s' is not used by operator Exists; leave it out or set operator to Equal\".format([self.value]) : "
-    "'operator Equal needs key; set it, or set operator to Exists to tolerate every taint'",
+    "\"value '%s' is not used by operator Exists; leave value out or set operator to Equal\".format([self.value]) : "
+    "'operator Equal needs key; set key, or set operator to Exists to tolerate every taint'",
     check=_toleration_value,
 )
 
@@ -74,15 +74,16 @@ def _replica_within_max_gpus(hardware: Hardware) -> str | None:
         return None
     return (
         f"maxGPUsPerReplica ({hardware.max_gpus_per_replica}) is more than maxGPUs ({hardware.max_gpus}); "
-        f"set it to {hardware.max_gpus} or less, or raise maxGPUs"
+        f"set maxGPUsPerReplica to {hardware.max_gpus} or less, or raise maxGPUs"
     )
 
 
 _REPLICA_WITHIN_MAX_GPUS = Rule(
     summary="maxGPUsPerReplica is at most maxGPUs",
     cel="!has(self.maxGPUs) || !has(self.maxGPUsPerReplica) || self.maxGPUsPerReplica <= self.maxGPUs",
-    message_cel="'maxGPUsPerReplica (%s) is more than maxGPUs (%s); set it to %s or less, or raise maxGPUs'.format("
-    "[self.maxGPUsPerReplica, self.maxGPUs, self.maxGPUs])",
+    message_cel="'maxGPUsPerReplica (%s) is more than maxGPUs (%s); "
+    "set maxGPUsPerReplica to %s or less, or raise maxGPUs'.format(["
+    "self.maxGPUsPerReplica, self.maxGPUs, self.maxGPUs])",
     check=_replica_within_max_gpus,
 )
 

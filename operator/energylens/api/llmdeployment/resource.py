@@ -47,5 +47,7 @@ class LLMDeployment(ApiModel):
     )
     kind: Literal["LLMDeployment"] = Field(default="LLMDeployment", description="LLMDeployment.")
     metadata: ObjectMeta = Field(description="Name, namespace, labels; metadata.name has at most 52 characters.")
-    spec: LLMDeploymentSpec = Field(description="What a team asks for.")
-    status: LLMDeploymentStatus = Field(default=LLMDeploymentStatus(), description="What the operator found and did.")
+    spec: LLMDeploymentSpec = Field(description="Model, load, objectives, and how plans are made.")
+    status: LLMDeploymentStatus = Field(
+        default=LLMDeploymentStatus(), description="Plan, running pods, measurements and conditions."
+    )

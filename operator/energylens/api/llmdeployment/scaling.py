@@ -28,15 +28,15 @@ def _zero_is_external(scaling: Scaling) -> str | None:
     if scaling.min_replicas or scaling.mode == "External":
         return None
     return (
-        f"minReplicas (0) needs mode External, and mode is {scaling.mode}; set it to 1 or more; suspend stops all "
-        "replicas"
+        f"minReplicas (0) needs mode External, and mode is {scaling.mode}; set minReplicas to 1 or more; "
+        "suspend stops all replicas"
     )
 
 
 _ZERO_IS_EXTERNAL = Rule(
     summary="minReplicas is 0 with mode External only",
     cel="self.minReplicas > 0 || self.mode == 'External'",
-    message_cel="'minReplicas (0) needs mode External, and mode is %s; set it to 1 or more; suspend stops all "
+    message_cel="'minReplicas (0) needs mode External, and mode is %s; set minReplicas to 1 or more; suspend stops all "
     "replicas'.format([self.mode])",
     check=_zero_is_external,
 )

@@ -90,13 +90,13 @@ def _whole(workload: Any) -> str | None:
     shares = [part.share_percent for part in workload.classes or ()]
     if not shares or sum(shares) == 100:
         return None
-    return f"the sharePercent of classes make {sum(shares)} in all; they must make 100"
+    return f"the sharePercent of classes add up to {sum(shares)}; they must add up to 100"
 
 
 _WHOLE = Rule(
-    summary="the sharePercent of all classes make 100",
+    summary="the sharePercent of all classes add up to 100",
     cel="!has(self.classes) || self.classes.map(c, c.sharePercent).sum() == 100",
-    message_cel="'the sharePercent of classes make %s in all; they must make 100'.format(["
+    message_cel="'the sharePercent of classes add up to %s; they must add up to 100'.format(["
     "self.classes.map(c, c.sharePercent).sum()])",
     check=_whole,
 )

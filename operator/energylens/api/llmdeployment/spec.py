@@ -32,7 +32,7 @@ def _experts_within_replica(overrides: Overrides) -> str | None:
         return None
     return (
         f"expertParallel ({expert}) is more than tensorParallel ({tensor}) x dataParallel ({data}) = {tensor * data} "
-        f"GPUs; set it to {tensor * data} or less"
+        f"GPUs; set expertParallel to {tensor * data} or less"
     )
 
 
@@ -41,7 +41,7 @@ _EXPERTS_WITHIN_REPLICA = Rule(
     cel="!has(self.expertParallel) || !has(self.tensorParallel) || !has(self.dataParallel) || "
     "self.expertParallel <= self.tensorParallel * self.dataParallel",
     message_cel="'expertParallel (%s) is more than tensorParallel (%s) x dataParallel (%s) = %s GPUs; "
-    "set it to %s or less'.format([self.expertParallel, self.tensorParallel, self.dataParallel, "
+    "set expertParallel to %s or less'.format([self.expertParallel, self.tensorParallel, self.dataParallel, "
     "self.tensorParallel * self.dataParallel, self.tensorParallel * self.dataParallel])",
     check=_experts_within_replica,
 )

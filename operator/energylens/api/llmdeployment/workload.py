@@ -25,7 +25,7 @@ def _draft_model_size(speculative: Speculative) -> str | None:
     if speculative.method not in (None, "DraftModel") and millions is not None:
         return (
             f"draftModelMillionParameters ({millions}) is for method DraftModel, and method is {speculative.method}; "
-            "leave it out"
+            "leave the parameters out"
         )
     return None
 
@@ -35,7 +35,7 @@ _DRAFT_MODEL_SIZE = Rule(
     cel="!has(self.method) || (self.method == 'DraftModel') == has(self.draftModelMillionParameters)",
     message_cel="self.method == 'DraftModel' ? "
     "'method DraftModel needs draftModelMillionParameters: its parameters in millions' : "
-    "'draftModelMillionParameters (%s) is for method DraftModel, and method is %s; leave it out'.format("
+    "'draftModelMillionParameters (%s) is for method DraftModel, and method is %s; leave the parameters out'.format("
     "[self.draftModelMillionParameters, self.method])",
     check=_draft_model_size,
 )
@@ -100,13 +100,13 @@ _ONE_LOAD = Rule(
 def _bursts_arrive(workload: WorkloadSpec) -> str | None:
     if workload.arrival_scv is None or workload.requests_per_second is not None:
         return None
-    return f"arrivalSCV ({workload.arrival_scv}) is of arrivals at requestsPerSecond, which is not set; leave it out"
+    return f"arrivalSCV ({workload.arrival_scv}) needs requestsPerSecond, which is not set; leave arrivalSCV out"
 
 
 _BURSTS_ARRIVE = Rule(
     summary="arrivalSCV needs requestsPerSecond",
     cel="!has(self.arrivalSCV) || has(self.requestsPerSecond)",
-    message_cel="'arrivalSCV (%s) is of arrivals at requestsPerSecond, which is not set; leave it out'.format("
+    message_cel="'arrivalSCV (%s) needs requestsPerSecond, which is not set; leave arrivalSCV out'.format("
     "[self.arrivalSCV])",
     check=_bursts_arrive,
 )

@@ -201,7 +201,7 @@ def _check_outputs(report_file: Path | None, write_to: Path | None) -> None:
 
         check_plot(report_file, "--report", (".html",))
     if write_to is not None and write_to.exists() and not write_to.is_dir():
-        raise InputError(f"--write={write_to}: is no folder")
+        raise InputError(f"--write={write_to}: is not a folder")
 
 
 def _telemetry(

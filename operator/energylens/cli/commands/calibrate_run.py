@@ -145,13 +145,13 @@ def _measure_all(
     rows = read_rows(out, subject)
     points = closed_points(levels, subject.max_num_seqs, *shape)
     if not points and (no_poisson or rate is None):
-        raise InputError(f"--concurrency: none is at most the engine's batch of {subject.max_num_seqs}")
+        raise InputError(f"--concurrency: every value exceeds the engine's batch of {subject.max_num_seqs}")
     total = len(points) + (not no_poisson)
     failed = 0
     begun = time.monotonic()
     for number, point in enumerate(_with_arrivals(points, rate, no_poisson, subject, out, shape), 1):
         if any(row["run_id"] == run_id(subject, point) for row in rows):
-            click.echo(f"{number}/{total} {point.name}: in {out} already", err=True)
+            click.echo(f"{number}/{total} {point.name}: already in {out}", err=True)
             continue
         try:
             found = measure_point(bench, point)
@@ -188,7 +188,7 @@ def _with_arrivals(
             if row["run_id"] in {run_id(subject, point) for point in points}
         ]
         if not done:
-            click.echo("no closed loop was measured, so that no rate of arrivals is known; give --rate", err=True)
+            click.echo("no closed loop was measured, so the rate of arrivals is unknown; give --rate", err=True)
             return
         rate = POISSON_SHARE * max(done) / shape[1]
     yield poisson_point(rate, *shape)
@@ -218,9 +218,11 @@ def _subject(found: EngineUnderTest, model: ModelSpec, products: Sequence[str], 
     layout = found.arguments.layout
     assert layout.max_batch_size is not None
     if len(set(products)) > 1:
-        raise InputError(f"--gpu: several products, {', '.join(sorted(set(products)))}; name the engine's")
+        raise InputError(f"--gpu: several products, {', '.join(sorted(set(products)))}; name the engine's GPUs")
     if len(products) != layout.gpus:
-        raise InputError(f"--gpu: {len(products)} GPUs are read, and COMMAND uses {layout.gpus}; name those by --gpu")
+        raise InputError(
+            f"--gpu: {len(products)} GPUs, but COMMAND uses {layout.gpus}; name the engine's GPUs by --gpu"
+        )
     try:
         gpu = find_gpu(products[0])
     except UnknownGpuError as error:

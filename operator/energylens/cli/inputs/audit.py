@@ -193,7 +193,7 @@ def telemetry_of_files(paths: Sequence[Path], audited: Audited) -> Telemetry:
     """Return the counters in files that hold answers of a Prometheus to a range of raw samples.
 
     Raises:
-        InputError: A file cannot be read, or is no such answer.
+        InputError: A file cannot be read, or is not such an answer.
     """
     answers = []
     for path in paths:
@@ -211,7 +211,7 @@ def telemetry_of_series(answers: Sequence[Mapping[str, Any]], audited: Audited, 
     """Return the counters in answers of a Prometheus; a file may have the whole answer, or its ``data`` alone.
 
     Raises:
-        InputError: One is no answer to a selector with a range.
+        InputError: One is not an answer to a selector with a range.
     """
     series: list[Series] = []
     for answer in answers:

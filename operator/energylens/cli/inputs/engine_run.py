@@ -82,7 +82,7 @@ async def _ask(url: str, engine: str) -> tuple[list[str], str]:
         page = "version" if engine == "vllm" else "get_server_info"
         version = str((await _json(session, f"{url}/{page}")).get("version") or "")
     if not version:
-        raise ValueError(f"/{page} says no version")
+        raise ValueError(f"/{page} states no version")
     return models, version
 
 
@@ -92,7 +92,7 @@ async def _json(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
             raise ValueError(f"{url} answered with status {response.status}")
         found = await response.json(content_type=None)
     if not isinstance(found, dict):
-        raise ValueError(f"{url} answered with no object")
+        raise ValueError(f"{url} did not answer with a JSON object")
     return found
 
 

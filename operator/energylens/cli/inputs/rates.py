@@ -98,7 +98,7 @@ def grid_of(ctx: click.Context, param: click.Parameter, value: str | None) -> Gr
     except ValueError:
         return _of_service(value) or Grid(_mean_of(Path(value)))
     if not (math.isfinite(grams) and grams >= 0):
-        raise click.BadParameter(f"{value!r} is no number of grams from 0 on")
+        raise click.BadParameter(f"{value!r} must be a number of grams, at least 0")
     return Grid(grams)
 
 

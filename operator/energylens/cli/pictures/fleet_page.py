@@ -41,7 +41,9 @@ def fleet_page(found: FleetResult, made: str, rates: Rates = NO_RATES) -> str:
             )
         )
     if found.prices:
-        drawn.append((svg(prices_figure(found)), "Power that the fleet would save if one objective alone gave way."))
+        drawn.append(
+            (svg(prices_figure(found)), "Power that the fleet would save if one objective alone were relaxed.")
+        )
     if any(watts is not None for _, watts in found.frontier):
         drawn.append((svg(frontier_figure(found)), _FRONTIER))
     body.append(charts(drawn))

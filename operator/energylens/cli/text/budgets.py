@@ -89,7 +89,9 @@ def facts(budget: Budget, rates: Rates = NO_RATES) -> list[tuple[str, str]]:
     ]
     burn = [
         f"{status.burn_rate_watts} W" if status.burn_rate_watts is not None else "",
-        f"{status.burn_rate_percent} % of what lasts until the reset" if status.burn_rate_percent is not None else "",
+        f"{status.burn_rate_percent} % of the rate that lasts until the reset"
+        if status.burn_rate_percent is not None
+        else "",
     ]
     found = (
         ("limits", ", ".join(filter(None, limits))),

@@ -104,8 +104,9 @@ def facts(deployment: LLMDeployment) -> list[tuple[str, str]]:
     metadata, status = deployment.metadata, deployment.status
     found = [("load", _load(deployment)), ("objectives", _objectives(deployment))]
     if status.observed_generation != metadata.generation:
-        seen = "not at all" if status.observed_generation is None else f"up to generation {status.observed_generation}"
-        found.append(("outdated", f"the operator has seen the spec {seen}, it is at {metadata.generation}"))
+        seen = "no generation" if status.observed_generation is None else f"generation {status.observed_generation}"
+        text = f"the spec is at generation {metadata.generation}; the operator has reconciled {seen}"
+        found.append(("outdated", text))
     # A person has to act on these, so they come before the other rows.
     found += [
         ("degraded", f"{c.reason} at generation {c.observed_generation or metadata.generation}: {c.message}")
@@ -233,7 +234,7 @@ def _verifying(status: LLMDeploymentStatus) -> list[tuple[str, str]]:
     found = status.verification
     if found is None or found.plan is None:
         return []
-    held = f"{counted(found.good_windows, 'window')} held, {found.bad_windows} broke"
+    held = f"{counted(found.good_windows, 'window')} passed, {found.bad_windows} failed"
     return [("verifying", f"{plan_with_hash(found.plan)}: {held}; {found.message or 'nothing is known yet'}")]
 
 

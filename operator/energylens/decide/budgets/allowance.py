@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.api.llmdeployment import BudgetStatus
+from energylens.api.words import counted
 from energylens.budget.periods import period_at
 from energylens.budget.usage import PowerAllowed
 from energylens.budget.verdict import Figures, exceeded
@@ -268,7 +269,11 @@ def _view(claims: Sequence[BudgetClaim], binding: BudgetClaim) -> BudgetView:
         limit = binding.field(limit) if limit == "spec.powerWatts" else binding.value(limit)
         text += f": {binding.used} W are committed of {math.floor(binding.growth.watts)} W ({limit})"
     others = len(claims) - 1
-    return BudgetView("True", Reason.WITHIN_BUDGET, text + (f"; {others} more hold too" if others else ""))
+    return BudgetView(
+        "True",
+        Reason.WITHIN_BUDGET,
+        text + (f"; {counted(others, 'other budget')} {'is' if others == 1 else 'are'} met, too" if others else ""),
+    )
 
 
 def _exceeded(claim: BudgetClaim) -> list[str]:

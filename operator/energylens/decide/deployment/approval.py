@@ -44,9 +44,9 @@ def _mistake(approved: str, pending: str) -> str:
         return f"is only the first {len(approved)} of the {HASH_LENGTH} digits of the pending plan's hash"
     if set(approved) - _DIGITS:
         wrong = "".join(sorted(set(approved) - _DIGITS))
-        return f"is no plan's hash, which has the digits 0 to 9 and a to f and not {wrong!r}"
+        return f"is not a plan's hash: digits are 0 to 9 and a to f, not {wrong!r}"
     if len(approved) != HASH_LENGTH:
-        return f"is no plan's hash, which has {HASH_LENGTH} digits and not {len(approved)}"
+        return f"is not a plan's hash: a hash has {HASH_LENGTH} digits, not {len(approved)}"
     if difflib.SequenceMatcher(None, approved, pending).ratio() >= _MISTYPED:
-        return "is not the pending plan's hash, and looks like a mistyped one"
+        return "is not the pending plan's hash, but nearly equal (a typing error?)"
     return "is not the pending plan's hash: unknown, or of a plan that another one has replaced"

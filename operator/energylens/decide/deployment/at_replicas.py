@@ -79,7 +79,7 @@ def waits_for_budget(case: Case) -> PlanChoice | None:
     allowance, deployment = case.inputs.allowance, case.inputs.deployment
     if allowance is None or not allowance.awaits_look:
         return None
-    text = f"{allowance.source}: {allowance.because}; planning waits for the operator's next look at the budget"
+    text = f"{allowance.source}: {allowance.because}; planning waits until the operator has checked the budget"
     before = case.inputs.standing or deployment.status.plan
     return PlanChoice(before, case.model, False, Reason.AWAITING_BUDGET, text, decision="AwaitingBudget")
 

@@ -72,7 +72,7 @@ def _unbounded_wait(spec: LLMDeploymentSpec, predicted: PredictedFigures) -> Ite
     if spec.slo.ttft_milliseconds is None and spec.workload.job is None and wait > max(_LONG_WAIT_MS, answer):
         yield (
             f"a request waits {wait / 1000:.0f} s for its first token ({spec.slo.percentile}), longer than its answer "
-            "takes, and no spec.slo.ttftMilliseconds bounds that"
+            "takes, and spec.slo.ttftMilliseconds sets no bound"
         )
 
 
@@ -95,7 +95,7 @@ def _zero(
     served = with_quantization(model, spec.model.quantization)
     start = start_of(plan.gpus // plan.replicas, gpus[plan.gpu_product], float(weight_bytes(served)), scaling)
     idle = plan.predicted.idle_power_watts / plan.replicas
-    late = "" if ttft is None or ttft >= 1000.0 * start.seconds else f"; spec.slo.ttftMilliseconds={ttft} excludes that"
+    late = "" if ttft is None or ttft >= 1000.0 * start.seconds else f"; spec.slo.ttftMilliseconds={ttft} is less"
     yield (
         f"zero replicas save the {idle:.0f} W of the last idle one, which pays for the {start.joules / 1000.0:.3g} kJ "
         f"of a start after {start.joules / idle:.0f} s without requests; the next request waits about "

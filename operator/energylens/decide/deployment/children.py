@@ -51,7 +51,7 @@ from energylens.serving.metadata import APPLIED_HASH
 from energylens.serving.roles import prefill_plan
 from energylens.serving.support import needs_disruption_budget
 
-SAFE_MESSAGE = "new replicas wait for what old ones hold; old replicas stop first"
+SAFE_MESSAGE = "new replicas wait for resources that old ones hold; old replicas stop first"
 FOREIGN_MESSAGE = "the limits of the rolling update were edited; an old replica stops before a new one starts"
 
 

@@ -206,7 +206,7 @@ def _slo_feasible(observed: Observation) -> Condition:
     if planning.reason is Reason.SHED:
         return condition(observed, kind, "False", Reason.SHED, planning.message)
     if planning.good:
-        return condition(observed, kind, "True", Reason.FEASIBLE, "the plan's predictions hold spec.slo")
+        return condition(observed, kind, "True", Reason.FEASIBLE, "the plan's predictions meet spec.slo")
     if planning.reason in _SLO_REASONS:
         return condition(observed, kind, "False", planning.reason, planning.message)
     return condition(observed, kind, "Unknown", Reason.NO_PLAN, "there is no plan for the current spec")

@@ -117,8 +117,8 @@ def _accuracy(observed: Observation) -> Condition:
     asked = at_load(observed.deployment, observed.load)
     other = "".join(f"; {difference}" for difference in load_differences(asked, found))
     if not is_comparable(share):
-        served = "unknown" if share is None else f"{100 * share:.0f} % of the one that the plan was made for"
-        text = f"the load was {served}, so energy per token cannot be compared; it is off by {error:+d} %{other}"
+        served = "unknown" if share is None else f"{100 * share:.0f} % of the planned load"
+        text = f"the load was {served}, so energy per token cannot be compared; the error is {error:+d} %{other}"
         return condition(observed, kind, "Unknown", Reason.LOAD_DIFFERS, text)
     tolerance = observed.deployment.spec.validation.tolerance_percent
     text = f"predicted energy per token is off by {error:+d} %; tolerancePercent={tolerance}{other}"

@@ -107,7 +107,7 @@ class PlanningService:
                 )
         allowance = inputs.allowance
         if allowance is not None and allowance.awaits_look:
-            text = f"{allowance.source}: {allowance.because}; planning waits for the operator's next look at the budget"
+            text = f"{allowance.source}: {allowance.because}; planning waits until the operator has checked the budget"
             before = inputs.standing or current
             return PlanChoice(before, case.model, False, Reason.AWAITING_BUDGET, text, decision="AwaitingBudget")
         seen = _identity(case, current)

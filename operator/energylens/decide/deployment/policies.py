@@ -88,7 +88,7 @@ def take_replicas(question: PolicyInput) -> PlanChoice | None:
         return None
     text = (
         f"{allowance.source} leaves {allowance.watts:.0f} W: {counted(plan.replicas, 'replica')} run"
-        f"{'s, and carries' if plan.replicas == 1 else ', and carry'} less than the load; {question.obstacle}"
+        f"{'s, and sustains' if plan.replicas == 1 else ', and sustain'} less than the load; {question.obstacle}"
     )
     return PlanChoice(plan, case.model, True, Reason.SHED, text, adopted=fewer is not None, decision="Shed")
 

@@ -56,7 +56,7 @@ def parse_hours(text: str) -> tuple[ProfileHours, ...]:
     """Return the hours of a YAML or JSON list.
 
     Raises:
-        ValueError: The text is no list of hours; the message names the entry, the field and the value.
+        ValueError: The text is not a list of hours; the message names the entry, the field and the value.
     """
     try:
         documents = yaml_documents(text)

@@ -255,7 +255,7 @@ def _verification_problem(found: VerificationStatus, now: datetime) -> str:
     if found.plan is not None and (why := _plan_problem(found.plan)):
         return f"plan: {why}"
     if found.plan is not None and (found.start_time is None or found.inputs is None):
-        return "plan: without the time and the inputs with which it began"
+        return "plan: without the time and the inputs of its start"
     for count in (found.good_windows, found.bad_windows):
         if not 0 <= count < WINDOWS or (count and found.plan is None):
             return f"{count} windows"

@@ -38,7 +38,7 @@ def judged(
         return Verdict(None, f"{window.reason}: {window.message}")
     load, most = _load(case, window), _most_load(case, running, plan)
     if load > most:
-        return Verdict(None, f"it served {load:.4g} {_unit(case)}, more than the {most:.4g} that it may be judged at")
+        return Verdict(None, f"the replica served {load:.4g} {_unit(case)}, too many to judge (limit {most:.4g})")
     answers = objectives(case.inputs.deployment, window)
     answers.pop("energy", None)
     broken = [text for text, holds in answers.values() if holds is False]
@@ -66,7 +66,7 @@ def _energy(
     asked, limit = case.asked(case.inputs.load), case.inputs.deployment.spec.slo.joules_per_output_token
     new = _projected(case, asked, plan, 1, window, joules(plan.predicted.joules_per_output_token))
     if new is None:
-        return Verdict(None, "what its energy would be at the planned load is not known")
+        return Verdict(None, "the replica's energy at the planned load is not known")
     text = f"{new:.3g} J per output token at the planned load (measured {window.joules_per_output_token:.3g} J)"
     if limit is not None and new > joules(limit):
         return Verdict(False, f"{text}, over spec.slo.joulesPerOutputToken={limit}", "SLOViolation")
@@ -74,12 +74,12 @@ def _energy(
     promised = None if before is None else joules(before.predicted.joules_per_output_token)
     if promised is None or joules(plan.predicted.joules_per_output_token) >= promised:
         # A required plan may cost more, as its adoption message said.
-        return Verdict(True, f"{text}, which was not to be less than that of the running plan")
+        return Verdict(True, f"{text}; the new plan was not expected to save energy")
     if other is None or other.joules_per_output_token is None or not window.shares_half(other):
         return Verdict(None, "the running replicas have no window of the same time to compare energy with")
     old = _projected(case, asked, running, running.replicas, other, promised)
     if old is None:
-        return Verdict(None, "what the energy of the running plan is at the planned load is not known")
+        return Verdict(None, "the running plan's energy at the planned load is not known")
     against = f"{text}, the running plan {old:.3g} J (measured {other.joules_per_output_token:.3g} J)"
     return Verdict(True, against) if new <= MORE_ENERGY * old else Verdict(False, against, "HigherEnergy")
 

@@ -163,7 +163,7 @@ def step(situation: Situation) -> Step:
     plan = _candidate(situation, status)
     known = _given_up(situation, status, plan)
     if known is not None:
-        text = f"{describe_plan(plan)} was given up at {known.time}: {known.message}; {_stays(situation)}"
+        text = f"{describe_plan(plan)} was rejected at {known.time}: {known.message}; {_stays(situation)}"
         return Step("Keep", plan, without_trial(status), Reason.GIVEN_UP, text)
     why_not = situation.obstacle(plan)
     if why_not and situation.is_needed():
@@ -209,7 +209,7 @@ def _begun(situation: Situation, status: VerificationStatus, plan: PlanStatus) -
         plan=_kept(plan),
         inputs=situation.inputs,
         start_time=timestamp(situation.now),
-        message="it is starting",
+        message="the replica is starting",
         given_up=status.given_up,
         followed=status.followed,
     )
@@ -219,7 +219,7 @@ def _begun(situation: Situation, status: VerificationStatus, plan: PlanStatus) -
 def _gone_on(situation: Situation, status: VerificationStatus, plan: PlanStatus) -> Step:
     replica = situation.replica
     if replica.ready and status.ready_time is None:
-        status = status.model_copy(update={"ready_time": timestamp(situation.now), "message": "it is ready"})
+        status = status.model_copy(update={"ready_time": timestamp(situation.now), "message": "the replica is ready"})
     window = replica.window
     if window is not None and _is_new(window, status):
         status = _after_window(situation, status, plan, window)
@@ -279,7 +279,7 @@ def _late(situation: Situation, status: VerificationStatus) -> tuple[VerdictReas
     if _age(status.ready_time, situation.now) <= limit:
         return None
     if not replica.ready:
-        text = f"the replica was ready, and is not any more: {replica.trouble or 'it restarts'}"
+        text = f"the replica is no longer ready: {replica.trouble or 'it restarts'}"
         return ("Unschedulable" if replica.unschedulable else "ProgressDeadline"), text
     return "NotMeasured", f"no verdict within {limit} s of serving: {status.message or 'nothing was measured'}"
 
@@ -300,7 +300,7 @@ def _give_up(
     )
     others = tuple(known for known in status.given_up if (known.hash, known.inputs) != (plan.hash, situation.inputs))
     after = without_trial(status).model_copy(update={"given_up": (*others, given_up)[-MOST_GIVEN_UP:]})
-    text = f"{describe_plan(plan)} was given up at {given_up.time}: {message}; {_stays(situation)}"
+    text = f"{describe_plan(plan)} was rejected at {given_up.time}: {message}; {_stays(situation)}"
     return Step("Keep", plan, after, Reason.GIVEN_UP, text, gave_up=given_up)
 
 

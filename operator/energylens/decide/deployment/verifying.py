@@ -137,15 +137,15 @@ def _obstacle(case: Case, seen: Beside, running: PlanStatus, plan: PlanStatus) -
     if seen.exclusive:
         return seen.exclusive
     if plan.nodes_per_replica > 1 and not fits_group(name := canary_ref(deployment, plan).name):
-        return f"its object would be called {name!r}, which is too long for a LeaderWorkerSet"
+        return f"the name of its object, {name!r}, is too long for a LeaderWorkerSet"
     most = deployment.spec.hardware.max_gpus
     if most is not None and running.gpus + replica.gpus > most:
         more = counted(replica.gpus, "GPU")
-        return f"the {running.gpus} GPUs that run and {more} more are over spec.hardware.maxGPUs={most}"
+        return f"{running.gpus} GPUs run, and {more} more would exceed spec.hardware.maxGPUs={most}"
     watts = running.predicted.power_watts + replica.predicted.power_watts
     if allowance is not None and watts > allowance.watts:
         return (
-            f"with it {watts} W are drawn, and {allowance.source} leaves {allowance.watts:.0f} W"
+            f"the running plan and one replica draw {watts} W, but {allowance.source} leaves {allowance.watts:.0f} W"
             f"{f' ({allowance.because})' if allowance.because else ''}"
         )
     trial = deployment.status.verification
@@ -155,7 +155,7 @@ def _obstacle(case: Case, seen: Beside, running: PlanStatus, plan: PlanStatus) -
     if free_replicas(deployment, plan, inputs.snapshot) < 1:
         gpus = f"{counted(replica.gpus, 'GPU')} of {plan.gpu_product}"
         nodes = f" on {counted(plan.nodes_per_replica, 'node')}" if plan.nodes_per_replica > 1 else ""
-        return f"{gpus}{nodes} {'are' if replica.gpus > 1 else 'is'} needed for it, and not free"
+        return f"{gpus}{nodes} for one replica {'are' if replica.gpus > 1 else 'is'} not free"
     return _too_much_for_one(case, running, plan)
 
 
@@ -166,13 +166,13 @@ def _too_much_for_one(case: Case, running: PlanStatus, plan: PlanStatus) -> str:
         return ""
     asked = with_share(case.asked(case.inputs.load), 1 / pods)
     found = figures(case, asked, plan, 1)
-    share = f"the Service gives one of {pods} replicas 1/{pods} of the load, and it is made for 1/{plan.replicas}"
+    share = f"the Service gives one of {pods} replicas 1/{pods} of the load, but the plan is made for 1/{plan.replicas}"
     if found is None:
-        return f"{share}; what it would do is not known"
+        return f"{share}; its figures at that load are not known"
     most, slo = found.predicted, asked.spec.slo
     wanted = plan.predicted.output_tokens_per_second / pods
     if most.output_tokens_per_second < LEAST_SHARE_SERVED * wanted:
-        return f"{share}; it carries {most.output_tokens_per_second} of {wanted:.0f} tokens/s"
+        return f"{share}; it sustains {most.output_tokens_per_second} of {wanted:.0f} tokens/s"
     for name, value, limit in (
         ("TTFT", most.ttft_milliseconds, slo.ttft_milliseconds),
         ("ITL", most.itl_milliseconds, slo.itl_milliseconds),
@@ -180,7 +180,7 @@ def _too_much_for_one(case: Case, running: PlanStatus, plan: PlanStatus) -> str:
         ("E2E", most.end_to_end_milliseconds, slo.end_to_end_milliseconds),
     ):
         if limit is not None and value is not None and value > limit:
-            return f"{share}; {name} would be {value} ms, over {limit} ms"
+            return f"{share}; {name} would be {value} ms, more than {limit} ms"
     return ""
 
 

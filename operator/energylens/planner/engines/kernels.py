@@ -98,7 +98,7 @@ def _weight_only(sm: str, found: Capability, settings: EngineSettings) -> Iterat
     """Refuse NVFP4 if the engine cannot unpack it to 16 bits: SGLang can from 0.5.23 on, Marlin on Ampere or newer."""
     too_old = settings.engine == "SGLang" and settings.version < (0, 5, 23)
     if too_old or found < (8, 0):
-        yield f"{sm} has no FP4 arithmetic for NVFP4 weights, and {settings.name} cannot unpack them on it"
+        yield f"{sm} has no FP4 arithmetic, and {settings.name} cannot unpack NVFP4 weights on this GPU"
 
 
 def _is_sparse(model: ModelSpec) -> bool:

@@ -158,12 +158,12 @@ class EngineSettings:
 
     @property
     def fixes_steps(self) -> bool:
-        """Whether an argument says how many tokens a step computes."""
+        """Whether an argument sets the tokens of a step."""
         return self.arguments.value(self.names.step) is not None
 
     @property
     def plans_steps(self) -> bool:
-        """Whether the tokens of a step are for the plan to choose: no argument says them, and prompts are chunked."""
+        """Whether the plan chooses the tokens of a step: no argument sets them, and prompts are chunked."""
         return not (self.fixes_steps or self.unchunked or self.arguments.value("--max-num-scheduled-tokens"))
 
     def step_limits(self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts) -> IntArray:
@@ -172,7 +172,7 @@ class EngineSettings:
         return step_limits(engine, self.step_tokens or default_step_tokens(engine, gpu), layouts, model)
 
     def own_steps(self, gpu: GpuSpec | None, data_parallel: int) -> int | None:
-        """Return the tokens of a step of a plan that says none; None where the product is not known."""
+        """Return the tokens of a step under a plan that sets none; None if the product is unknown."""
         if self.step_tokens is not None or gpu is None:
             return self.step_tokens
         ranks = data_parallel if self.engine == "SGLang" else 1

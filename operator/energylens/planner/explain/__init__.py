@@ -1,1 +1,1 @@
-"""Why a plan is as it is: what removed a candidate, what would have to change, what a constraint costs."""
+"""Why a plan is as it is: the rules that removed candidates, the changes that would help, the cost of a constraint."""

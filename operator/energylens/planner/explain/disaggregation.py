@@ -127,7 +127,7 @@ def followed(
     totals = pair.joules_per_output_token, pair.power_watts, pair.gpus
     if best is not None:
         best = best.model_copy(update={"reason": _against(best, totals, spec)})
-    # Of the others, the reasons of those that break an objective or a budget do not compare with the best one.
+    # Alternatives that break an objective or a budget have reasons that do not refer to the best plan.
     broken = [each for each in others if _BREAKS in each.reason]
     alternatives = (*broken[: MAX_ALTERNATIVES - 1], *(() if best is None else (best,)))
     plan = status.model_copy(update=figures_of(found, pair, spec, status) | {"alternatives": alternatives})

@@ -136,7 +136,7 @@ def _deadlines(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
 
 
 def _loads_with_objective(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
-    """Yield for each objective and budget the nearest load of a plan that breaks only that one, and by how much."""
+    """Yield for each objective and budget the nearest load of a plan that breaks no other rule, and the excess."""
     for constraint in solution.constraints if _can_run(solution) else ():
         if constraint.kind not in ("SLO", "Power"):
             continue

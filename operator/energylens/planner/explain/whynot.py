@@ -1,4 +1,4 @@
-"""Why a layout is not the plan: what removes its candidates, by how much the best of them loses, what lets it win.
+"""Why a layout is not the plan: the rules that remove its candidates, the loss of the best one, and the remedies.
 
 Exact: every candidate with the requested choices is evaluated, and every threshold of every constraint at which the
 order of the best two could change is tried.

@@ -30,8 +30,8 @@ class FleetMember:
     problem: Problem
     solution: Solution
     tokens_per_second: float
-    """Output tokens per second at which the deployment's energy is counted: of a job all tokens over the time that it
-    has, so that its energy is a mean power beside the others'."""
+    """Output tokens per second at which the deployment's energy is counted. A job counts with all its tokens over the
+    time until its deadline, so that its energy is a mean power like that of other deployments."""
     one_node: bool = False
     """Whether replicas over several nodes cannot run, as without LeaderWorkerSet."""
     _points: dict[tuple[bytes, bool], list[tuple[FrontierPoint, int]]] = field(

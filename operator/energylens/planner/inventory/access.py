@@ -14,7 +14,7 @@ _WORDS: dict[GpuAccess, str] = {"Resource": "requests of nvidia.com/gpu", "Claim
 
 
 def with_one_access(nodes: tuple[GpuNode, ...]) -> tuple[GpuNode, ...]:
-    """Return the nodes that a plan may use together: of each product those that share a way to their GPUs.
+    """Return the nodes that a plan may use together: of each product those that offer their GPUs in the same way.
 
     Requests of ``nvidia.com/gpu`` are used where they give at least half of a product's GPUs, so that a few nodes that
     differ do not restart every pod.

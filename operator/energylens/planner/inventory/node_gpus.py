@@ -159,15 +159,15 @@ def _of_slices(
     found = frozenset(by_product.get(product, ()))
     reason = None if found else _no_whole_gpu(listed, whole, usable, names)
     if reason is None and not classes.by_claim:
-        reason = f"its GPUs are in ResourceSlices, but there is no DeviceClass {DEVICE_CLASS} to claim them by"
+        reason = f"its GPUs are in ResourceSlices, but the cluster has no DeviceClass {DEVICE_CLASS} for claims"
     if labels.get(OS_LABEL) == OTHER_OS:
         reason = _WINDOWS
-    # Requests of the extended resource do not tell products apart; the pods of a plan do so by the node's label.
+    # Requests of the extended resource name no product, so the pods of a plan select nodes by the product label.
     labelled = len(by_product) == 1 and names.product(labels) == product
     ways: set[GpuAccess] = {"Claim"} if classes.by_claim else set()
     if classes.by_resource and labelled:
         ways.add("Resource")
-    # Claims select by product only, so that they would be given what is left out here, too.
+    # Claims select by product only, so they could also get the devices that are left out here.
     return NodeGpus(product, len(found) or len(usable), reason, frozenset(ways), found)
 
 

@@ -149,9 +149,10 @@ def _no_match(spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[
         if taint.effect in BLOCKING_EFFECTS and not tolerates_for_good(tolerations, taint)
     }
     passing = any(any(tolerates(toleration, taint) for toleration in tolerations) for taint in taints)
+    limited = " without a time limit (tolerationSeconds)" if passing else ""
     return (
-        f"spec.hardware.tolerations: every node with {', '.join(known)} has a taint that is not tolerated"
-        f"{' for good (tolerationSeconds)' if passing else ''}: {', '.join(sorted(map(_taint_text, taints)))}"
+        f"spec.hardware.tolerations: every node with {', '.join(known)} has a taint that is not tolerated{limited}: "
+        f"{', '.join(sorted(map(_taint_text, taints)))}"
     )
 
 

@@ -132,7 +132,7 @@ def _held_by(claim: Mapping[str, Any]) -> _Claim | None:
 
 @dataclass(frozen=True)
 class _Devices:
-    """What dynamic resource allocation says of one node."""
+    """The GPUs of one node by dynamic resource allocation."""
 
     listed: NodeDevices
     classes: Classes

@@ -68,9 +68,9 @@ class Candidates:
     kv_cache_tokens: FloatArray
     """Tokens in the KV cache of one data-parallel rank."""
     completion_seconds: FloatArray
-    """From the creation of the pods to the last answer of a job; NaN for other loads, as the next."""
+    """Time from the creation of the pods to the last answer of a job, s; NaN for other loads, as the next figure."""
     job_start_seconds: FloatArray
-    """The part of it before the first request."""
+    """The part of this time before the first request, s."""
     job_joules: FloatArray
     idle_job_share: FloatArray
     """Share of the energy of a job that goes into the start and into idling until the deadline; 0 for other loads."""
@@ -106,7 +106,7 @@ class Candidates:
         return len(self.layouts)
 
     def choice(self, name: str) -> FloatArray:
-        """Return what the candidates have of a field of ``spec.planning.overrides``, or of layouts; shape (n,)."""
+        """Return the candidates' values of a field of ``spec.planning.overrides``, or of layouts; shape (n,)."""
         if name == "max_batched_tokens":
             return self.step_tokens.astype(np.float64)
         return np.asarray(getattr(self if name == "replicas" else self.layouts, name), dtype=np.float64)

@@ -14,7 +14,7 @@ from energylens.predictor.types import FloatArray
 _NEAREST_RUN = dict(
     zip(
         NEAREST,
-        ("this model in this layout", "this model", "another model under this engine", "nothing near it"),
+        ("this model in this layout", "this model", "another model under this engine", "nothing similar"),
         strict=True,
     )
 )
@@ -66,7 +66,7 @@ def _reason(rows: Candidates, i: int) -> str:
     if np.isfinite(rows.layouts.power_cap_watts[i]):
         parts.append("no run had a power cap")
     if near == NOTHING:
-        return " and ".join(parts) or "nothing like it was measured"
+        return " and ".join(parts) or "no similar run was measured"
     return " and ".join(parts) or f"the nearest measured run is of {_near(near)}"
 
 

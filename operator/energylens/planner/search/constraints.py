@@ -39,7 +39,7 @@ class Constraint:
     """CamelCase reason of a rejection."""
     kind: Kind
     field: str
-    """Path in the spec, or a name such as ``free GPUs`` for what the spec does not set."""
+    """Path in the spec, or a name such as ``free GPUs`` for a limit that is not in the spec."""
     value: str
     holds: BoolArray
     message: str
@@ -53,7 +53,7 @@ class Constraint:
     exceeded: Callable[[int], str] = str
     """Return why one candidate breaks the rule, such as ``20 GPUs > 16 (spec.hardware.maxGPUs)``."""
     excess: FloatArray | None = None
-    """Relative amount of the field's value by which each candidate breaks the rule; None if that has no number."""
+    """Relative amount of the field's value by which each candidate breaks the rule; None if there is no such amount."""
     resolution: float = 1.0
     """Step of the field."""
 
@@ -162,8 +162,8 @@ def _hardware(
             field=FREE_GPUS,
             value=", ".join(f"{sum(gpus)} of {name}" for name, gpus in zip(rows.products, free_gpus, strict=True)),
             holds=missing == 0,
-            message="the GPUs that it needs are not free",
-            exceeded=lambda i: "the GPUs that it needs are not free",
+            message="the GPUs that the plan needs are not free",
+            exceeded=lambda i: "the GPUs that the plan needs are not free",
             excess=missing / max(1, sum(map(sum, free_gpus))),
         )
     )
@@ -207,10 +207,10 @@ def _load(rows: Candidates, spec: LLMDeploymentSpec) -> Constraint:
         busy, limit = rows.utilization[i], rows.utilization_limit[i]
         if workload.job is not None and busy > limit:
             spare = "" if limit >= 1.0 else f", {describe.percent(limit)} % of it with headroom and spare replicas"
-            return f"{busy * 100:.0f} % of the time after the start is needed{spare}: it {message}"
-        # Beyond its capacity a replica shows full utilization, which says less than that it cannot keep up.
+            return f"{busy * 100:.0f} % of the time after the start is needed{spare}: the replicas {message}"
+        # A replica beyond its capacity shows full utilization; the missing capacity says more.
         if not limit < busy < 1.0:
-            return f"it {message}"
+            return f"the replicas {message}"
         return (
             f"{describe.percent_up(busy)} % utilized, but headroom and spare replicas allow {describe.percent(limit)} %"
         )

@@ -5,8 +5,8 @@ filtered, ranked and shown again. A search on 16 GPUs of each of five products h
 of them can ever matter.
 
 Whether a candidate can be placed follows from the number of its pods and their size. If it can, so can each candidate
-of the same product with smaller pods that fit in the place of its own: a place for two pods of four GPUs is a place for
-four of two. Such a candidate is available whenever the first one is, and makes it irrelevant by being better in
+of the same product whose smaller pods fit into the places of its own: places for two pods of four GPUs hold four pods
+of two. Such a candidate is available whenever the first one is, and makes it irrelevant by being better in
 everything that a rule of the search compares.
 """
 
@@ -28,17 +28,18 @@ from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 _ROOMIER = 2.0 * float(np.log1p(FREE))
 """Difference of log(value) by which the best candidate of a mask may exceed the lowest if predictions count as certain:
-that of a larger batch, and as much for rounding."""
+the difference allowed for a larger batch, and as much again for rounding."""
 _REACH = float(np.log(LARGEST_TIE)) + _ROOMIER
-"""The same difference with ties."""
+"""The same difference if ties are considered."""
 _ONE_GPU = 1e3
-"""What a GPU counts against differences of log(energy) with the objective MinimizeGPUs: more than any of them."""
+"""Weight of a GPU against differences of log(energy) with the objective MinimizeGPUs: more than any difference."""
 
 
 def contenders(rows: Candidates, constraints: Sequence[Constraint], spec: LLMDeploymentSpec) -> IntArray:
     """Return the indices of the candidates that suffice for every search that differs in free GPUs only, ascending.
 
-    A search among them chooses and shows the same as one among all candidates, and tries other steps if that one does.
+    A search among them chooses and shows the same candidates as a search among all. It also tries other steps under the
+    same conditions.
 
     Args:
         rows: Candidates with the steps of the space.
@@ -57,7 +58,7 @@ def contenders(rows: Candidates, constraints: Sequence[Constraint], spec: LLMDep
         keep |= _near(rows, mask, score, _REACH, places)
     keep |= _near(rows, valid, _score(rows.without_risk(), objective), _ROOMIER, places)
     keep |= _near(rows, valid, rows.power_watts, 0.0, places)
-    # What binds a plan is found by the lowest value without each constraint, and other steps by that with them.
+    # The binding constraint is found by the lowest value without each constraint; other steps by the lowest with all.
     fewer, more = directions(rows, lasting, spec)
     without = [feasible(lasting, size, without=[c]) for c in lasting if c.kind in ("GPUs", "SLO")]
     for mask in (valid, *without, fewer | more):

@@ -187,7 +187,7 @@ def _equal_to(rows: Candidates, wanted: ReplicaLayout, among: BoolArray) -> Bool
 
 
 def _undominated(rows: Candidates, mask: BoolArray, extra: tuple[FloatArray, ...]) -> IntArray:
-    """Return the candidates of a mask that none with pods of the same size beats in every relevant figure."""
+    """Return the candidates of a mask that no candidate with pods of the same size beats in every relevant figure."""
     kept = []
     index = np.flatnonzero(mask)
     for size in np.flatnonzero(np.bincount(rows.gpus_per_node[index])) if index.size else ():

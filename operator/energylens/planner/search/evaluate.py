@@ -233,11 +233,11 @@ def _under_arrivals(question: _Question, gpu: GpuSpec, layouts: Layouts, replica
 
 
 def _slowed(found: _UnderLoad, load: Load, correction: Correction) -> _UnderLoad:
-    """Return replicas under arrivals whose steps were measured to be slower: they have less capacity by that factor.
+    """Return replicas under arrivals whose steps were measured to be slower: their capacity is lower by that factor.
 
-    Faster steps add none, since windows below the capacity do not show it. A concurrency takes places, not speed, and
-    the time of a job already follows from the corrected throughput. The factor is that of steps that decode, and says
-    nothing about the capacity of replicas that only prefill.
+    Faster steps add no capacity, since windows below the capacity cannot show any. A load by concurrency needs places
+    in batches, not speed, and the time of a job already follows from the corrected throughput. The factor applies to
+    steps that decode, not to the capacity of replicas that only prefill.
     """
     if load.concurrency is not None or np.all(np.asarray(correction.itl) <= 1.0):
         return found
@@ -300,7 +300,7 @@ def _figures(
 ) -> dict[str, FloatArray]:
     p, percentile, margin = found.prediction, question.percentile, question.margin
     itl = {"P50": p.itl_p50_ms, "P95": p.itl_p95_ms, "P99": p.itl_p99_ms}[percentile] * correction.itl
-    # One token takes a request one step, whichever of the two latencies provides it.
+    # A token takes a request one step, so ITL and TPOT have the same factor.
     tpot = {"P50": p.tpot_ms, "P95": p.tpot_p95_ms, "P99": p.tpot_p99_ms}[percentile] * correction.itl
     ttft = {"P50": p.ttft_p50_ms, "P95": p.ttft_p95_ms, "P99": p.ttft_p99_ms}[percentile] * correction.ttft
     rest = {"P50": p.decoding_p50_ms, "P95": p.decoding_p95_ms, "P99": p.decoding_p99_ms}[percentile] * correction.itl

@@ -1,8 +1,8 @@
 """Two hashes of a plan: of its action, and of the inputs from which it was made.
 
-The hash of the action is the plan's identity. Users approve it and pods are compared by it. It stays as long as the
-action stays: when a node is added, under a newer operator, after planning again. The hash of the inputs says whether
-planning is needed again.
+The hash of the action is the plan's identity. Users approve it, and pods are compared by it. The hash changes only
+with the action, not when a node is added, the operator is upgraded, or the plan is made again. The hash of the inputs
+says whether planning is needed again.
 
 Inputs are: the part of the spec that planning reads, the model's shape, the GPUs of the cluster (products and
 allocatable GPUs per node, of the nodes that the spec may use; in a large cluster only the part that can affect a plan
@@ -115,7 +115,7 @@ def planning_inputs(spec: LLMDeploymentSpec) -> dict[str, Any]:
         energy.pop(name, None)
     planning, workload = dump.get("planning", {}), dump["workload"]
     if "job" in workload:
-        # When a job starts changes none of its plans.
+        # The start time of a job affects none of its plans.
         workload = {**workload, "job": {name: value for name, value in workload["job"].items() if name != "start"}}
     settings = EngineSettings.of(spec.engine)
     drafting = told(settings)

@@ -1,7 +1,7 @@
 """A batch job: how long its requests take on each candidate, and the energy from the start of the pods to the deadline.
 
-All requests are there from the beginning, so that every replica has as many running as it has room for, until fewer
-are left than that. Requests are dealt evenly to the replicas.
+All requests are present from the beginning. Every replica therefore runs as many sequences as its batch holds, until
+fewer requests remain. Requests are distributed evenly over the replicas.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from energylens.predictor.types import FloatArray, GpuSpec, IntArray
 
 @dataclass(frozen=True)
 class Job:
-    """What has to be done, beside the requests, which are the load."""
+    """Deadline and start of a job; its requests are the load."""
 
     seconds: float
-    """From the creation of the pods to the last answer, at most."""
+    """Longest time from the creation of the pods to the last answer, s."""
     idles: bool
-    """The pods stay until the deadline."""
+    """Whether the pods stay until the deadline."""
     start_seconds: int | None = None
-    """Measured; None: estimated."""
+    """Measured time of a start, s; None: the time is estimated."""
 
     def start_of(self, gpu: GpuSpec, weight_bytes: float) -> Start:
         """Return time and energy of a start with one GPU: all GPUs of a replica start at once."""
@@ -34,38 +34,38 @@ class Job:
 
 @dataclass(frozen=True)
 class JobFigures:
-    """A job on n candidates, arrays of shape (n,)."""
+    """Time and energy of a job on n candidates, arrays of shape (n,)."""
 
     serving_seconds: FloatArray
-    """From the first request to the last answer."""
+    """Time from the first request to the last answer, s."""
     utilization: FloatArray
-    """Of the time that the deadline leaves after the start; infinite where it leaves none."""
+    """Serving time as a share of the time between start and deadline; infinite if the start takes longer."""
     completion_seconds: FloatArray
-    """From the creation of the pods to the last answer."""
+    """Time from the creation of the pods to the last answer, s."""
     serving_joules: FloatArray
-    """All GPUs together, as all joules here."""
+    """Energy of all GPUs while the requests are served, J."""
     other_joules: FloatArray
-    """Of the start, and of idling until the deadline."""
+    """Energy of all GPUs during the start, and while they idle until the deadline, J."""
 
 
 def serving_seconds(
     requests: FloatArray, running: FloatArray, answer_seconds: FloatArray, output_variation: float
 ) -> FloatArray:
-    """Return how long one replica takes for its requests, shape (n,).
+    """Return the time in which one replica serves its requests, s, shape (n,).
 
-    Requests that start together end together where their outputs are of one length, so that they are served in rounds
-    as long as one answer; the last one takes as long as any other, however few requests are in it. With outputs of many
-    lengths the rounds blur, and the last one lasts until the longest answer is there.
+    If all outputs have one length, requests that start together end together. They are served in rounds, each as long
+    as one answer; the last round takes as long as the others, however few requests it has. If output lengths vary,
+    rounds overlap, and the last one lasts until the longest answer is complete.
 
     Args:
-        requests: Of one replica, shape (n,), 1 or more.
-        running: As many as run at once, shape (n,).
-        answer_seconds: From the start of a request to its last token while so many run, shape (n,).
-        output_variation: Squared coefficient of variation of the output lengths, taken as log-normal.
+        requests: Requests of one replica, shape (n,), at least 1.
+        running: Requests that run at once, shape (n,).
+        answer_seconds: Time from the start of a request to its last token at that concurrency, shape (n,).
+        output_variation: Squared coefficient of variation of the output lengths, assumed to be log-normal.
     """
     spread = np.log1p(output_variation)
     last = np.maximum(np.minimum(requests, running), 1.0)
-    # The median of the longest of so many.
+    # The median of the longest of the last round's outputs.
     longest = np.exp(normal_quantiles(0.5 ** (1.0 / last)) * np.sqrt(spread) - spread / 2.0)
     rounds = np.maximum(np.ceil(np.round(requests / running, 9)), 1.0)
     return np.asarray(answer_seconds * (rounds - 1.0 + np.maximum(longest, 1.0)))
@@ -80,16 +80,16 @@ def job_figures(
     power_watts: FloatArray,
     idle_watts: FloatArray,
 ) -> JobFigures:
-    """Return a job on n candidates.
+    """Return time and energy of a job on n candidates.
 
     Args:
-        job: What has to be done.
-        gpu: The product.
-        gpus: Over all replicas, shape (n,).
-        weight_bytes: Of all weights of a replica.
-        seconds: Of the requests, shape (n,).
-        power_watts: Of all GPUs while the requests are served, shape (n,).
-        idle_watts: Of all GPUs with no request, shape (n,).
+        job: Deadline and start.
+        gpu: The GPU product.
+        gpus: GPUs of all replicas, shape (n,).
+        weight_bytes: Bytes of all weights of a replica.
+        seconds: Time from the first request to the last answer, shape (n,).
+        power_watts: Power of all GPUs while the requests are served, shape (n,).
+        idle_watts: Power of all GPUs without a request, shape (n,).
     """
     start = job.start_of(gpu, weight_bytes)
     left = job.seconds - start.seconds

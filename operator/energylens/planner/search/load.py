@@ -20,12 +20,12 @@ class Load:
     workload: Workload
     requests_per_second: float | None = None
     concurrency: int | None = None
-    """With a job all of its requests."""
+    """Requests in flight; for a job, all of its requests."""
     job: Job | None = None
 
     @property
     def in_flight(self) -> int:
-        """Requests in flight of a concurrency, or all of a job.
+        """Requests in flight; for a job, all of its requests.
 
         Raises:
             ValueError: The load is an arrival rate.
@@ -89,16 +89,16 @@ def of_job(
     replicas: IntArray,
     figures: Mapping[str, FloatArray],
 ) -> dict[str, FloatArray]:
-    """Return the figures of candidates that a job replaces or adds, by name, shape (n,) each.
+    """Return the figures of candidates that differ for a job, by name, shape (n,) each.
 
     Args:
-        load: Its requests.
+        load: The requests of the job.
         job: Deadline and start.
-        gpu: The product.
-        gpus: Over all replicas, shape (n,).
-        weights: Bytes of the weights of a replica.
-        replicas: Shape (n,).
-        figures: While all places are taken, shape (n,) each.
+        gpu: The GPU product.
+        gpus: GPUs of all replicas, shape (n,).
+        weights: Bytes of all weights of a replica.
+        replicas: Replicas, shape (n,).
+        figures: Figures while all batches are full, shape (n,) each.
     """
     requests, output = load.in_flight, load.workload.output_tokens
     each, pace = figures["concurrency"] / replicas, figures["output_tokens_per_second"] / replicas
@@ -113,7 +113,7 @@ def of_job(
         "idle_job_share": found.other_joules / whole,
     }
     for name in ("joules_per_output_token", "joules_low", "joules_high", "joules_upper"):
-        # The interval of the energy while requests are served; start and idling have none.
+        # Only the energy of serving has an interval; start and idling have none.
         ratio = figures[name] / figures["joules_per_output_token"]
         changed[name] = (found.serving_joules * ratio + found.other_joules) / (requests * output)
     for name in ("unshared_deviation", "layout_deviation"):
@@ -122,7 +122,7 @@ def of_job(
 
 
 def thinned(workload: Workload, replicas: IntArray) -> Workload:
-    """Return the load of one of several replicas, ``replicas`` of shape (m,), to which requests go at random."""
+    """Return the load of one of ``replicas`` replicas, shape (m,), if each request goes to a random replica."""
     if np.all(workload.arrival_variation == 1.0):
         return workload
     return replace(workload, arrival_variation=thinned_variation(workload.arrival_variation, replicas))

@@ -106,7 +106,7 @@ def _roomier(rows: Candidates, mask: BoolArray, objective: Objective, i: int) ->
 
 
 def latency_steps(latencies: FloatArray) -> FloatArray:
-    """Return latencies as whole steps of 5 %, the least that users notice; a queue for a small batch is more."""
+    """Return latencies in whole steps of 5 %, the least that users notice; a wait for a place in a batch is longer."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.nan_to_num(np.floor(np.log(latencies) / np.log(1.05)), nan=np.inf))
 

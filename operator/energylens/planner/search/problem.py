@@ -114,7 +114,7 @@ def _class_of(part: RequestShape) -> RequestClass:
 
 @dataclass(frozen=True)
 class Solution:
-    """Every candidate, every rule, and the best candidate that holds them all."""
+    """Every candidate, every rule, and the best candidate that satisfies all of them."""
 
     rows: Candidates
     constraints: tuple[Constraint, ...]

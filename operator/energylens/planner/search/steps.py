@@ -81,7 +81,7 @@ def with_other_steps(
         if not len(others):
             continue
         limits = constrained(others)
-        # Where neither end of the options helps, none between them is meant to.
+        # If neither end of the options helps, the options between them are not considered.
         promising = np.isin(origin, origin[is_end & _promising(others, limits, rows.step_tokens[origin])])
         holds, far = feasible(limits, len(others)), np.where(is_end | promising, _distance(limits), np.inf)
         holds &= is_end | promising

@@ -12,7 +12,7 @@ from energylens.api.llmdeployment import WEEKDAYS, LLMDeployment, Weekday, Workl
 from energylens.api.quantity import parse_quantity
 
 HOURS = 168
-"""Of a week, in which a day has 24 hours: that in which clocks change counts as any other."""
+"""Hours of a week. Every day counts as 24 hours, also a day on which clocks change."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class RateSpan:
     """First hour, from Monday 0:00 on."""
     hours: int
     requests_per_second: str
-    """As the spec has it."""
+    """The rate as written in the spec."""
 
     @property
     def day(self) -> Weekday:
@@ -45,13 +45,13 @@ class WeekLoad:
 
     zone: ZoneInfo
     rates: tuple[str, ...]
-    """Requests per second of each hour from Monday 0:00 on, as the spec has them, shape (168,)."""
+    """Requests per second of each hour from Monday 0:00 on, as written in the spec, shape (168,)."""
 
     @classmethod
     def of(cls, workload: WorkloadSpec) -> WeekLoad:
         """Return the week of a workload with a profile.
 
-        A profile whose hours are in a ConfigMap has the base rate in every hour, until the list is put in.
+        A profile whose hours are in a ConfigMap has the base rate in every hour until the list is read.
 
         Raises:
             ValueError: There is no profile, or no base rate.
@@ -69,7 +69,7 @@ class WeekLoad:
 
     @cached_property
     def spans(self) -> tuple[RateSpan, ...]:
-        """The hours in spans of equal rates, by their first hour; of a constant load one span."""
+        """The hours in spans of equal rates, ordered by first hour; one span if the load is constant."""
         values = [parse_quantity(rate) for rate in self.rates]
         starts = [hour for hour in range(HOURS) if values[hour] != values[hour - 1]] or [0]
         ends = [*starts[1:], starts[0] + HOURS]
@@ -91,9 +91,9 @@ class WeekLoad:
         return 24 * local.weekday() + local.hour
 
     def hours_from(self, moment: datetime) -> Iterator[datetime]:
-        """Yield the moment, and then without end the starts of the hours of the local clock after it, in its zone.
+        """Yield the moment, then without end the starts of all later hours of the local clock, in its zone.
 
-        Where clocks change by less than an hour, a start may be within an hour: no hour of the clock is left out.
+        If a clock changes by less than an hour, a yielded start may lie within an hour, so that no hour is skipped.
         """
         yield moment
         while True:

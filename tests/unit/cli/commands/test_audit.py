@@ -184,7 +184,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no JSON": (["--metrics", "{text}"], "not JSON"),
     "a list": (["--metrics", "{list}"], "is not an answer of Prometheus, which is an object"),
     "no file": (["--metrics", "gone.json"], "No such file"),
-    "a file for a folder": (["--write", "{text}"], "is no folder"),
+    "a file for a folder": (["--write", "{text}"], "is not a folder"),
     "a picture": (["--report", "audit.png"], "--report"),
     "a price below zero": (["--price", "-1"], "--price"),
     "a PUE below 1": (["--pue", "0.9"], "--pue"),

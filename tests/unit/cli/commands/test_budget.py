@@ -107,7 +107,7 @@ def test_a_page_has_the_members_and_what_was_taken_from_them(run: Any) -> None:
         "EnergyBudget chat/cap: Shed",
         "2400 Wh per day",
         "30 Wh of it predicted",
-        "200 % of what lasts until the reset",
+        "200 % of the rate that lasts until the reset",
         "100 W allowed by spec.energyWattHours",
     ):
         assert text in result.output
@@ -164,7 +164,7 @@ def test_a_budget_that_cannot_be_read_is_told_and_hides_no_other(run: Any) -> No
     result = run({"EnergyBudget": [budget()], "ClusterEnergyBudget": [broken]})
     assert result.exit_code == 0
     warning, _, row = result.output.splitlines()
-    assert warning.startswith("Warning: feed is left out: spec.nodeSelector: key 'a b' is no label key")
+    assert warning.startswith("Warning: feed is left out: spec.nodeSelector: key 'a b' is not a label key")
     assert row.startswith("chat/cap")
 
 

@@ -198,7 +198,7 @@ def test_hits_and_drafts_stand_beside_what_was_planned() -> None:
 
 
 def test_a_status_of_an_older_spec_is_said_to_be_so() -> None:
-    assert "outdated    the operator has seen the spec up to generation 3, it is at 4" in shown(
+    assert "outdated    the spec is at generation 4; the operator has reconciled generation 3" in shown(
         {"metadata.generation": 4}
     )
 

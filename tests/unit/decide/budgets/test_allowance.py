@@ -103,7 +103,7 @@ def test_the_tightest_budget_counts_and_is_named() -> None:
     assert found.status is not None
     assert (found.status.name, found.status.action) == ("EnergyBudget team/tight", "Deny")
     assert "EnergyBudget team/tight binds" in found.view.message
-    assert "2 more hold too" in found.view.message
+    assert "2 other budgets are met, too" in found.view.message
 
 
 def test_a_budget_of_the_cluster_counts_other_namespaces() -> None:

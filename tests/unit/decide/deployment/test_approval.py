@@ -15,10 +15,10 @@ PENDING, RUNNING = "0123456789abcdef", "fedcba9876543210"
     [
         ("01234567", "is only the first 8 of the 16 digits"),
         ("0123456789abcde", "is only the first 15 of the 16 digits"),
-        ("0123456789abcdeg", "no plan's hash, which has the digits 0 to 9 and a to f and not 'g'"),
-        ("abc", "no plan's hash, which has 16 digits and not 3"),
-        ("0123456789abcdef0", "no plan's hash, which has 16 digits and not 17"),
-        ("0123456789abdcef", "looks like a mistyped one"),
+        ("0123456789abcdeg", "is not a plan's hash: digits are 0 to 9 and a to f, not 'g'"),
+        ("abc", "is not a plan's hash: a hash has 16 digits, not 3"),
+        ("0123456789abcdef0", "is not a plan's hash: a hash has 16 digits, not 17"),
+        ("0123456789abdcef", "but nearly equal (a typing error?)"),
         ("7777777777777777", "unknown, or of a plan that another one has replaced"),
     ],
 )

@@ -416,8 +416,7 @@ def test_the_same_observation_gives_the_same_conditions_whenever_it_is_made() ->
         (
             1000.0,
             0.5,
-            "the load was 50 % of the one that the plan was made for, so energy per token cannot be compared; it is "
-            "off by -20 %",
+            "the load was 50 % of the planned load, so energy per token cannot be compared; the error is -20 %",
         ),
         (2000.0, 0.5, "predicted energy per token is off by -20 %; tolerancePercent=15"),
         (2000.0, 0.32, "predicted energy per token is off by +25 %; tolerancePercent=15"),

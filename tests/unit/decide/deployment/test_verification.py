@@ -131,11 +131,11 @@ def test_another_number_of_replicas_is_the_same_replica() -> None:
 
 
 def test_what_is_needed_does_not_wait_for_room_and_what_saves_does() -> None:
-    full: dict[str, Any] = {"obstacle": lambda candidate: "1 GPU is needed for it, and not free"}
+    full: dict[str, Any] = {"obstacle": lambda candidate: "1 GPU for one replica is not free"}
     found = step(situation(**full))
     assert (found.action, found.reason) == ("Keep", Reason.NO_ROOM_TO_VERIFY)
     assert found.message.endswith(
-        "1 GPU is needed for it, and not free; 2 x NVIDIA-H100-80GB-HBM3 TP1, max batch 32 stays"
+        "1 GPU for one replica is not free; 2 x NVIDIA-H100-80GB-HBM3 TP1, max batch 32 stays"
     )
     found = step(situation(is_needed=lambda: True, **full))
     assert (found.action, found.reason) == ("Follow", Reason.NOT_VERIFIED)
@@ -334,4 +334,4 @@ def test_the_replica_is_ready_from_the_first_time_on() -> None:
 def test_a_replica_that_is_not_ready_says_why_and_a_ready_one_what_was_measured() -> None:
     waiting = step(situation(begun(), replica=SeenReplica(ready=False, trouble="p0: ImagePullBackOff")))
     assert "p0: ImagePullBackOff" in waiting.message
-    assert "it is ready" in step(situation(begun())).message
+    assert "the replica is ready" in step(situation(begun())).message

@@ -178,7 +178,7 @@ def test_what_needs_several_changes_names_them_all(make_problem: Callable[..., P
 
 def test_gpus_of_others_are_named(make_problem: Callable[..., Problem]) -> None:
     answer = why_not(make_problem(used=4, slo=PLAIN), choose(tensor_parallel=8, gpu=H200))
-    assert "the GPUs that it needs are not free" in answer.message
+    assert "the GPUs that the plan needs are not free" in answer.message
     assert answer.winning[0].changes[0].field == "free GPUs"
 
 

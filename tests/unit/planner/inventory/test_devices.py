@@ -166,7 +166,7 @@ def test_what_is_no_whole_gpu_is_named(devices: list[Object], more: Object, expe
 
 
 def test_gpus_that_no_class_gives_are_named() -> None:
-    assert "there is no DeviceClass gpu.nvidia.com" in reason(resource_slice("n", [gpu(0)]), classes=())
+    assert "has no DeviceClass gpu.nvidia.com" in reason(resource_slice("n", [gpu(0)]), classes=())
 
 
 def test_slices_of_other_drivers_and_nodes_do_not_count() -> None:

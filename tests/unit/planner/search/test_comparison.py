@@ -19,8 +19,7 @@ from energylens.planner.search.comparison import by_risk
         ),
         (
             {"joules": 0.38, "unshared": 0.3, "own": 0.1, "near": 3},
-            "is predicted to use 5 % less energy, but 16 % more energy including its risk: nothing like it was "
-            "measured",
+            "is predicted to use 5 % less energy, but 16 % more energy including its risk: no similar run was measured",
         ),
         (
             {"joules": 0.392, "nodes": 2, **SURE},
