@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from energylens.audit.arguments import EngineArguments, read_engine
+from energylens.audit.arguments import EngineArguments, ReadOptions, read_engine
 from energylens.audit.containers import (
     ConfigMaps,
     Environment,
@@ -187,21 +187,12 @@ def _served(
     version = version_of_image(image)
     lines = command_lines(container.get("command") or (), container.get("args") or (), environment.values)
     invocation = find_invocation(lines, image, has_command=bool(container.get("command")))
-    arguments, unread = None, ""
-    apart = _not_one_engine(shown)
-    if apart or isinstance(invocation, Unread):
-        unread = apart or (invocation.reason if isinstance(invocation, Unread) else "")
-    else:
-        arguments = read_engine(
-            invocation,
-            None if version is None else tuple(map(int, version.split("."))),
-            partial(mounted_options, shown, container, owner.namespace, config_maps),
-        )
-        if arguments.open_words:
-            unread = f"its arguments are in {' '.join(arguments.open_words)}, whose value is not known here"
-            arguments = None
-        else:
-            notes += [*arguments.notes, *_unknown_version(invocation, image, version)]
+    if apart := _not_one_engine(shown):
+        invocation = Unread(apart)
+    options = partial(mounted_options, shown, container, owner.namespace, config_maps)
+    arguments, unread = _arguments(invocation, version, options)
+    if arguments is not None and not isinstance(invocation, Unread):
+        notes += [*arguments.notes, *_unknown_version(invocation, image, version)]
     products = Counter[str]()
     for pod in running:
         products[product_by_node.get(pod_spec(pod).get("nodeName") or "", "")] += gpus_of_pod(pod)
@@ -216,7 +207,7 @@ def _served(
         image=image,
         arguments=arguments,
         unread=unread,
-        invocation=None if apart or isinstance(invocation, Unread) else invocation,
+        invocation=None if isinstance(invocation, Unread) else invocation,
         version=version,
         model=_model_id(owner, arguments, shown, model_ids),
         environment=environment,
@@ -232,6 +223,18 @@ def _served(
         tolerations=tuple(pod_spec(shown).get("tolerations") or ()),
         node_selector=pod_spec(shown).get("nodeSelector") or {},
     )
+
+
+def _arguments(
+    invocation: Invocation | Unread, version: str | None, read_file: ReadOptions
+) -> tuple[EngineArguments | None, str]:
+    """Return the configuration in the arguments of an engine, or None and why it is not known."""
+    if isinstance(invocation, Unread):
+        return None, invocation.reason
+    found = read_engine(invocation, None if version is None else tuple(map(int, version.split("."))), read_file)
+    if found.open_words:
+        return None, f"its arguments are in {' '.join(found.open_words)}, whose value is not known here"
+    return found, ""
 
 
 def _not_one_engine(pod: Object) -> str:

@@ -69,7 +69,25 @@ def pod_template(
     Raises:
         ServingError: ``spec.podTemplate`` sets what the plan decides.
     """
-    spec = deployment.spec
+    # Nothing in a template may depend on the number of replicas: a changed template restarts every pod.
+    template = {
+        "metadata": _metadata(deployment, plan, command, placement, role),
+        "spec": {
+            "containers": [_container(deployment, plan, command, startup_seconds, placement, role)],
+            **_around_container(deployment, plan, placement, role),
+        },
+    }
+    merged = merge_pod_template(template, deployment.spec.pod_template or {})
+    _give_room_to_write(merged["spec"])
+    if plan.power_cap_watts_per_gpu is not None:
+        # After the merge: the plan's figures hold for this cap only.
+        merged["metadata"].setdefault("annotations", {})[POWER_LIMIT] = str(plan.power_cap_watts_per_gpu)
+    return merged
+
+
+def _metadata(
+    deployment: LLMDeployment, plan: PlanStatus, command: EngineCommand, placement: Placement, role: Role | None
+) -> dict[str, Any]:
     annotations: dict[str, str] = {}
     if command.serves_http:
         annotations = {
@@ -82,10 +100,17 @@ def pod_template(
     own_labels |= role_labels(deployment, plan, role)
     if not command.serves_http:
         own_labels["app.kubernetes.io/name"] = FOLLOWER_APPLICATION
-    pod_spec: dict[str, Any] = {
+    return {"labels": own_labels} | ({"annotations": annotations} if annotations else {})
+
+
+def _around_container(
+    deployment: LLMDeployment, plan: PlanStatus, placement: Placement, role: Role | None
+) -> dict[str, Any]:
+    """Return the fields of the pod's spec besides the engine's container."""
+    spec = deployment.spec
+    found: dict[str, Any] = {
         "affinity": {"nodeAffinity": _node_affinity(plan.gpu_product, placement)},
         "automountServiceAccountToken": False,
-        "containers": [_container(deployment, plan, command, startup_seconds, placement, role)],
         # Variables of every Service in the namespace clash with the engines' own: VLLM_PORT of a Service named vllm.
         "enableServiceLinks": False,
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
@@ -95,27 +120,15 @@ def pod_template(
     }
     scheduling = spec.scheduling
     names = {"schedulerName": scheduling.scheduler_name, "priorityClassName": scheduling.priority_class_name}
-    pod_spec |= {field: name for field, name in names.items() if name is not None}
+    found |= {field: name for field, name in names.items() if name is not None}
     if role == "decode":
-        pod_spec["initContainers"] = [sidecar(deployment)]
+        found["initContainers"] = [sidecar(deployment)]
     claims = pod_claims(deployment, plan, placement)
     if claims:
-        pod_spec["resourceClaims"] = claims
+        found["resourceClaims"] = claims
     if spec.hardware.node_selector:
-        pod_spec["nodeSelector"] = dict(spec.hardware.node_selector)
-    template: dict[str, Any] = {
-        # Nothing here may depend on the number of replicas: a changed template restarts every pod.
-        "metadata": {"labels": own_labels, "annotations": annotations},
-        "spec": pod_spec,
-    }
-    if not annotations:
-        del template["metadata"]["annotations"]
-    merged = merge_pod_template(template, spec.pod_template or {})
-    _give_room_to_write(merged["spec"])
-    if plan.power_cap_watts_per_gpu is not None:
-        # After the merge: the plan's figures hold for this cap only.
-        merged["metadata"].setdefault("annotations", {})[POWER_LIMIT] = str(plan.power_cap_watts_per_gpu)
-    return merged
+        found["nodeSelector"] = dict(spec.hardware.node_selector)
+    return found
 
 
 def _container(

@@ -111,13 +111,8 @@ def read_arguments(
             value = _values(option, rest, dotted=bool(dot))
             if value is None and option.values in ("=", "+"):
                 problems.append(f"{argument!r} needs a value")
-        allowed = choices_of(engine, option) if is_read(engine, version) else ()
-        wrong = _not_among(allowed, option, value)
-        if wrong is not None:
-            problems.append(f"{argument!r}: {full} is {wrong!r}; allowed: {', '.join(allowed)}")
-        elif value is not None and not dot and is_read(engine, version) and not option.takes(value):
-            kind = "a whole number" if option.number == "int" else "a number"
-            problems.append(f"{argument!r}: {full} is {value!r}; allowed: {kind}")
+        if is_read(engine, version) and (why := _refused(engine, option, value, dotted=bool(dot))):
+            problems.append(f"{argument!r}: {full} is {why}")
         given.append(Given(argument, full, option.name or full, value))
         if value is not None and (dot or value[:1] == "{"):
             _merge(dotted if dot else whole, option.name or full, path, value, problems, argument)
@@ -129,6 +124,17 @@ def read_arguments(
         strays=tuple(strays),
         parts=whole | dotted,
     )
+
+
+def _refused(engine: str, option: Option, value: str | None, *, dotted: bool) -> str:
+    """Return the value that the parser of an engine refuses and what it allows; "" if it takes the value."""
+    allowed = choices_of(engine, option)
+    wrong = _not_among(allowed, option, value)
+    if wrong is not None:
+        return f"{wrong!r}; allowed: {', '.join(allowed)}"
+    if value is not None and not dotted and not option.takes(value):
+        return f"{value!r}; allowed: {'a whole number' if option.number == 'int' else 'a number'}"
+    return ""
 
 
 def _spell_out(rest: list[str]) -> None:
