@@ -27,7 +27,7 @@ from energylens.measure.prometheus import LabelMap, PrometheusSource
 from energylens.measure.prometheus_http import Access, PrometheusHttp
 from energylens.measure.scrape import HttpScraper, TargetFailure
 from energylens.measure.source import DcgmExporterSource, EnergySource
-from energylens.measure.types import PodRef, WindowMeasurement
+from energylens.measure.types import OwnedPods, PodRef, WindowMeasurement
 from energylens.planner.inventory.snapshot import gpus_of_pod
 from energylens.serving.metadata import LWS_WORKER_INDEX
 
@@ -122,13 +122,13 @@ class Measuring:
         gpus = sum(gpus_of_pod(pod) for pod in pods)
         limits = [_power_limit(product) for product in self._asked.products(key)]
         known = [limit for limit in limits if limit is not None]
-        return self._collector.energy(
+        owned = OwnedPods(
             key[0],
-            [pod["metadata"]["name"] for pod in pods],
+            tuple(pod["metadata"]["name"] for pod in pods),
             gpus,
-            since,
             power_limit_watts=max(known) if known and len(known) == len(limits) else None,
         )
+        return self._collector.energy(owned, since)
 
     async def step(self) -> CollectReport:
         """Collect once, publish due results, and return the collected observations."""
@@ -198,20 +198,23 @@ class Measuring:
 
     def _measure(self, group: _Group, serving: _Serving) -> None:
         key, asked, pods, plan = group.key, serving.asked, serving.pods, serving.plan
-        found = self._collector.measurement(
+        owned = OwnedPods(
             key[0],
-            [pod.name for pod in pods],
+            tuple(pod.name for pod in pods),
             plan.gpus,
+            engines=tuple(pod.name for pod in pods if not pod.prefill and self._answers(key, pod.name)),
+            prefill=tuple(pod.name for pod in pods if pod.prefill),
+            power_limit_watts=_power_limit(plan.gpu_product),
+        )
+        found = self._collector.measurement(
+            owned,
             asked.window_seconds,
             ready_since=max(
                 self._unchanged_since(group, plan.hash, pods),
                 *(datetime.fromisoformat(pod.ready_since).timestamp() for pod in pods),
             ),
             warmup_seconds=asked.warmup_seconds,
-            engine_pods=[pod.name for pod in pods if not pod.prefill and self._answers(key, pod.name)],
-            prefill_pods=[pod.name for pod in pods if pod.prefill],
             percentile=asked.percentile,
-            power_limit_watts=_power_limit(plan.gpu_product),
             source=asked.source,
         )
         old = self._published.get(group)

@@ -13,10 +13,8 @@ metrics, `history.History` keeps both for a while, and `window.measure_window` t
         report = await collector.collect([EngineTarget(PodRef("team", "llama-0"), "http://10.1.0.9:8000/metrics")])
         # every 15 s or so; never raises for a target's fault: report.failures lists them
 
-        measurement = collector.measurement(
-            "team", ["llama-0"], gpus_owned=4, window_seconds=600,
-            ready_since=..., warmup_seconds=120, percentile="P95", power_limit_watts=700,
-        )
+        owned = OwnedPods("team", ("llama-0",), gpus=4, power_limit_watts=700)
+        measurement = collector.measurement(owned, 600, ready_since=..., warmup_seconds=120, percentile="P95")
 
 `measurement` is pure and quick (no I/O); its reason is ``Measured`` only when energy and tokens are complete.
 """

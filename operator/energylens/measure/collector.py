@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from energylens.api.words import counted
@@ -14,7 +14,7 @@ from energylens.measure.history import Attribution, History
 from energylens.measure.roles import with_prefill
 from energylens.measure.scrape import TargetFailure
 from energylens.measure.source import EnergySource
-from energylens.measure.types import EnergyReason, Percentile, PodRef, WindowMeasurement
+from energylens.measure.types import EnergyReason, OwnedPods, Percentile, PodRef, WindowMeasurement
 from energylens.measure.window import WindowOptions, measure_window
 
 MAX_NAMED = 3
@@ -80,89 +80,68 @@ class Collector:
 
     def measurement(
         self,
-        namespace: str,
-        pods: Collection[str],
-        gpus_owned: int,
+        owned: OwnedPods,
         window_seconds: float,
         *,
         ready_since: float | None = None,
         warmup_seconds: float = 0.0,
-        engine_pods: Collection[str] | None = None,
-        prefill_pods: Collection[str] = (),
         percentile: Percentile = "P95",
-        power_limit_watts: float | None = None,
         min_output_tokens: float = 100.0,
         source: str | None = None,
     ) -> WindowMeasurement:
         """Measure the window that ends now, from what was collected; no I/O.
 
         Args:
-            namespace: of the pods.
-            pods: names of all pods of the running revision, on whatever GPUs.
-            gpus_owned: GPUs that its plan holds.
-            window_seconds: length of the window; at least four collects must fit.
-            ready_since: when the revision became ready, in seconds since the Unix epoch; the window begins no earlier
-                than ``warmup_seconds`` after it.
-            warmup_seconds: see ``ready_since``.
-            engine_pods: those of the pods that serve metrics and generate tokens; all when None.
-            prefill_pods: those that only process prompts, in a plan with separate prefill and decode.
-            percentile: of ``latency`` in the answer.
-            power_limit_watts: of one GPU, where no source reports it; a higher reading is refused.
-            min_output_tokens: fewer withhold the ratio.
-            source: name of the only source to use; None for the first source that has the whole window, otherwise the
+            owned: The pods of the running revision.
+            window_seconds: Length of the window, s; at least four collects must fit.
+            ready_since: Time at which the revision became ready, in seconds since the Unix epoch; the window begins no
+                earlier than ``warmup_seconds`` later.
+            warmup_seconds: See ``ready_since``.
+            percentile: Percentile of the latencies in the answer.
+            min_output_tokens: Fewest tokens for the ratio of energy and tokens.
+            source: Name of the only source to use; None for the first source that has the whole window, otherwise the
                 first that has energy.
 
         Raises:
-            ValueError: ``gpus_owned`` or ``window_seconds`` is not positive.
+            ValueError: The number of GPUs or ``window_seconds`` is not positive.
         """
-        serving = pods if engine_pods is None else engine_pods
+        serving = owned.pods if owned.engines is None else owned.engines
         options = WindowOptions(
             end=self._clock.now().timestamp(),
             window_seconds=window_seconds,
             not_before=float("-inf") if ready_since is None else ready_since + warmup_seconds,
             percentile=percentile,
-            power_limit_watts=power_limit_watts,
+            power_limit_watts=owned.power_limit_watts,
             engines_expected=len(set(serving)),
             min_output_tokens=min_output_tokens,
         )
         asked = [name for name in self._gpus if source in (None, name)]
         if not asked:
             return WindowMeasurement("NoSource", f"no energy source {source or 'of any kind'} is configured")
-        owners, engines = ([PodRef(namespace, pod) for pod in names] for names in (pods, serving))
+        owners, engines = owned.refs(owned.pods), owned.refs(serving)
         answers = []
-        prompts = self._serving.engines_of([PodRef(namespace, pod) for pod in prefill_pods])
+        prompts = self._serving.engines_of(owned.refs(owned.prefill))
         for name in asked:
-            found = replace(self._measured_by(name, owners, engines, gpus_owned, options), source=name)
-            if prefill_pods:
-                found = with_prefill(found, prompts, len(prefill_pods), percentile, options.stale_after_seconds)
+            found = replace(self._measured_by(name, owners, engines, owned.gpus, options), source=name)
+            if owned.prefill:
+                found = with_prefill(found, prompts, len(owned.prefill), percentile, options.stale_after_seconds)
             if found.reason == "Measured":
                 return found
             answers.append(found)
         return next((found for found in answers if found.energy_joules is not None), answers[0])
 
-    def energy(
-        self,
-        namespace: str,
-        pods: Collection[str],
-        gpus_owned: int,
-        since: float,
-        *,
-        power_limit_watts: float | None = None,
-    ) -> EnergySpan | None:
+    def energy(self, owned: OwnedPods, since: float) -> EnergySpan | None:
         """Return the energy of pods from ``since`` on, by the first source that has it of all their GPUs; no I/O.
 
         Args:
-            namespace: of the pods.
-            pods: their names, whether they are ready or not.
-            gpus_owned: GPUs that they hold.
-            since: in seconds since the Unix epoch.
-            power_limit_watts: of one GPU, where no source reports it.
+            owned: The pods, whether they are ready or not.
+            since: Start of the time, in seconds since the Unix epoch.
         """
-        owners = [PodRef(namespace, pod) for pod in pods]
+        owners = owned.refs(owned.pods)
         for history in self._gpus.values():
             found = history.gpus_of(owners, since=since)
             if not found.shared:
-                span = energy_span(found.series, gpus_owned, since, power_limit_watts)
+                span = energy_span(found.series, owned.gpus, since, owned.power_limit_watts)
                 if span is not None:
                     return span
         return None

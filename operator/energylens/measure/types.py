@@ -5,7 +5,7 @@ A counter is a series of (time, value) samples of one identity. Energy is attrib
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -34,6 +34,27 @@ class PodRef(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.pod}"
+
+
+@dataclass(frozen=True)
+class OwnedPods:
+    """The pods of one deployment whose GPUs are measured together."""
+
+    namespace: str
+    pods: tuple[str, ...]
+    """Names of all pods that hold GPUs."""
+    gpus: int
+    """GPUs of the pods together."""
+    engines: tuple[str, ...] | None = None
+    """Pods that serve metrics and generate tokens; None for all pods."""
+    prefill: tuple[str, ...] = ()
+    """Pods that only process prompts, in a plan with separate prefill and decode."""
+    power_limit_watts: float | None = None
+    """Power limit of one GPU if no source reports it, W; a higher reading is refused."""
+
+    def refs(self, names: Iterable[str]) -> list[PodRef]:
+        """Return references to pods of the deployment."""
+        return [PodRef(self.namespace, name) for name in names]
 
 
 @dataclass(frozen=True)

@@ -101,12 +101,8 @@ def workload(
     ref = canary_ref(deployment, plan) if canary else workload_ref(deployment, plan)
     if role == "prefill":
         ref = prefill_ref(deployment)
-    if follower is not None and not fits_group(ref.name):
-        most = MAX_GROUP_NAME_LENGTH - (len(ref.name) - len(deployment.metadata.name))
-        raise ServingError(
-            "metadata.name",
-            f"{deployment.metadata.name!r} must have at most {most} characters where a replica spans several nodes",
-        )
+    if follower is not None:
+        _check_group_name(deployment, ref.name)
     template = pod_template(deployment, plan, leader, startup, placement, role)
     followers = None if follower is None else pod_template(deployment, plan, follower, startup, placement)
     # Pods of the decode role are those of the main Deployment, whose selector cannot change.
@@ -127,6 +123,15 @@ def workload(
         annotations[LWS_RECREATE_AFTER_START] = "true"
     queue = owner_labels(deployment.metadata)
     return child(deployment, ref.api_version, ref.kind, ref.name, {"spec": body}, plan, annotations, queue)
+
+
+def _check_group_name(deployment: LLMDeployment, name: str) -> None:
+    if not fits_group(name):
+        most = MAX_GROUP_NAME_LENGTH - (len(name) - len(deployment.metadata.name))
+        raise ServingError(
+            "metadata.name",
+            f"{deployment.metadata.name!r} must have at most {most} characters where a replica spans several nodes",
+        )
 
 
 def _deployment_spec(

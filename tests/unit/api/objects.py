@@ -316,7 +316,8 @@ RULES = (
         {"spec.scaling": {"mode": "Fixed", "minReplicas": 0}, "spec.replicas": 1},
         "spec.scaling",
         (
-            "minReplicas (0) needs mode External, and mode is Fixed; set minReplicas to 1 or more; suspend stops all replicas",
+            "minReplicas (0) needs mode External, and mode is Fixed; set minReplicas to 1 or more; "
+            "suspend stops all replicas",
         ),
     ),
     Bad(

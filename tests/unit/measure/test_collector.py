@@ -9,7 +9,7 @@ from energylens.measure.collector import Collector
 from energylens.measure.engines import EngineScraper, EngineTarget
 from energylens.measure.scrape import Page, TargetFailure
 from energylens.measure.source import DcgmExporterSource, SourceReading
-from energylens.measure.types import PodRef
+from energylens.measure.types import OwnedPods, PodRef
 
 DCGM = "http://exporter/metrics"
 ENGINE = "http://llama-0/metrics"
@@ -54,8 +54,9 @@ class Rig:
             report = await self.collector.collect([EngineTarget(POD, ENGINE)])
         return report
 
-    def measure(self, gpus_owned: int = 2, **changes):
-        return self.collector.measurement("team", ["llama-0"], gpus_owned, 300.0, **changes)
+    def measure(self, gpus_owned: int = 2, limit: float | None = None, **changes):
+        owned = OwnedPods("team", ("llama-0",), gpus_owned, power_limit_watts=limit)
+        return self.collector.measurement(owned, 300.0, **changes)
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ async def test_no_source():
     clock = FakeClock()
     collector = Collector([], EngineScraper(FakePages(clock)), clock)
     await collector.collect()
-    assert collector.measurement("team", ["llama-0"], 1, 300).reason == "NoSource"
+    assert collector.measurement(OwnedPods("team", ("llama-0",), 1), 300).reason == "NoSource"
 
 
 async def test_an_exporter_that_never_answered(rig):
@@ -189,7 +190,7 @@ async def test_a_shared_gpu(rig):
 async def test_a_thousandfold_unit_error(rig):
     rig.pages.unit = 1000.0
     await rig.run(330)
-    assert rig.measure(power_limit_watts=700.0).reason == "Implausible"
+    assert rig.measure(limit=700.0).reason == "Implausible"
 
 
 async def test_a_gpu_too_few(rig):
@@ -208,7 +209,7 @@ async def test_an_engine_that_does_not_answer(rig):
 
 async def test_only_leaders_serve_metrics(rig):
     await rig.run(330)
-    both = rig.collector.measurement("team", ["llama-0", "llama-0-1"], 2, 300, engine_pods=["llama-0"])
+    both = rig.collector.measurement(OwnedPods("team", ("llama-0", "llama-0-1"), 2, engines=("llama-0",)), 300)
     assert both.reason == "Measured"
 
 
@@ -223,7 +224,7 @@ async def test_many_failures_are_counted(rig):
 
     collector = Collector([Broken()], EngineScraper(rig.pages), rig.clock)
     await collector.collect()
-    result = collector.measurement("team", ["llama-0"], 1, 300)
+    result = collector.measurement(OwnedPods("team", ("llama-0",), 1), 300)
     assert "node-2" in result.message
     assert "node-3" not in result.message
     assert result.message.endswith("and 2 more")

@@ -18,7 +18,7 @@ from energylens.measure.engine_metrics import parse_engine
 from energylens.measure.engines import EngineScraper, EngineTarget
 from energylens.measure.scrape import Page, TargetFailure
 from energylens.measure.source import DcgmExporterSource
-from energylens.measure.types import PodRef, Sample, WindowMeasurement
+from energylens.measure.types import OwnedPods, PodRef, Sample, WindowMeasurement
 from energylens.measure.window import measure_window
 
 OURS = f'pod="{POD.pod}",namespace="{POD.namespace}"'
@@ -60,7 +60,7 @@ class Cluster:
             await self.collector.collect([EngineTarget(POD, "engine")])
 
     def measure(self, gpus: int = 1, window: float = 300.0) -> WindowMeasurement:
-        return self.collector.measurement(POD.namespace, [POD.pod], gpus, window)
+        return self.collector.measurement(OwnedPods(POD.namespace, (POD.pod,), gpus), window)
 
 
 @pytest.mark.parametrize(("name", "factor"), [(JOULES, 1.0), (MILLIJOULES, 1000.0)])
@@ -225,7 +225,7 @@ async def test_a_pod_that_restarts_on_its_gpu_is_measured_from_its_readiness():
     cluster = Cluster(page())
     await cluster.run(330)
     ready = cluster.clock.time - 100
-    result = cluster.collector.measurement(POD.namespace, [POD.pod], 1, 100.0, ready_since=ready)
+    result = cluster.collector.measurement(OwnedPods(POD.namespace, (POD.pod,), 1), 100.0, ready_since=ready)
     assert result.window_start >= ready
 
 

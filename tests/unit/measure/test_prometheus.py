@@ -14,7 +14,7 @@ from energylens.measure.history import History
 from energylens.measure.prometheus import LabelMap, PrometheusSource, Series, clock_offset, observations
 from energylens.measure.prometheus_http import PrometheusError, QueryData
 from energylens.measure.scrape import TargetFailure
-from energylens.measure.types import PodRef
+from energylens.measure.types import OwnedPods, PodRef
 
 ENERGY, OLD_ENERGY = "DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL", "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
 OWN = {"pod": "dcgm-exporter-x", "namespace": "monitoring", "container": "exporter"}
@@ -167,7 +167,7 @@ class Rig:
             await self.collector.collect([EngineTarget(POD, "engine")])
 
     def measure(self, window: float = 300.0, **changes):
-        return self.collector.measurement(POD.namespace, [POD.pod], 1, window, **changes)
+        return self.collector.measurement(OwnedPods(POD.namespace, (POD.pod,), 1), window, **changes)
 
 
 async def test_the_whole_way() -> None:

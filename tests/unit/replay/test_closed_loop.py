@@ -12,7 +12,7 @@ from energylens.measure.collector import Collector
 from energylens.measure.engines import EngineScraper, EngineTarget
 from energylens.measure.scrape import HttpScraper, Page, TargetFailure
 from energylens.measure.source import DcgmExporterSource
-from energylens.measure.types import PodRef
+from energylens.measure.types import OwnedPods, PodRef
 from energylens_dev.replay.faults import ExporterDeadError
 from energylens_dev.replay.runs import Load, operating_point
 from energylens_dev.replay.server import Options, Replay, application
@@ -44,7 +44,7 @@ class Loop:
             await self.collector.collect([EngineTarget(POD, "engine")])
 
     def measure(self):
-        return self.collector.measurement("team", ["llama-0"], 4, 600, percentile="P50")
+        return self.collector.measurement(OwnedPods("team", ("llama-0",), 4), 600, percentile="P50")
 
 
 @pytest.mark.parametrize("collect_seconds", [1.0, 30.0])
