@@ -16,7 +16,7 @@ from energylens.controller.metrics import Metrics
 from energylens.controller.store import Body, Child, ChildKey, Key, Store
 from energylens.decide.deployment.applied import differences, holds
 from energylens.decide.deployment.replaced import rejected
-from energylens.decide.deployment.rollouts import WORKLOADS
+from energylens.decide.deployment.workloads import WORKLOADS
 from energylens.decide.reasons import Reason
 from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL
 

@@ -16,8 +16,7 @@ from energylens.controller.settings import MeasurementSettings, PrometheusSettin
 from energylens.controller.store import Key, Store
 from energylens.data import load_gpus
 from energylens.decide.deployment.observation import PodState, pod_state
-from energylens.decide.deployment.rollouts import group_size, workload_revision
-from energylens.decide.deployment.workloads import Workloads
+from energylens.decide.deployment.workloads import Workloads, group_size, workload_revision
 from energylens.described import described
 from energylens.measure.collector import Collector, CollectReport
 from energylens.measure.energy import EnergySpan

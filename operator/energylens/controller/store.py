@@ -13,8 +13,7 @@ from energylens.controller.devices import CLAIM, DeviceStore
 from energylens.controller.pods import Pods
 from energylens.controller.same import identity_of, is_newer, is_same_object
 from energylens.controller.status_memory import StatusMemory
-from energylens.decide.deployment.rollouts import WORKLOADS
-from energylens.decide.deployment.workloads import Workloads
+from energylens.decide.deployment.workloads import WORKLOADS, Workloads
 from energylens.decide.trimmed import Packed, PackedObject, packed, shared, trim_child, trim_node
 from energylens.planner.inventory.snapshot import OWNER_LABEL
 from energylens.serving.queues import PASSED_ANNOTATIONS

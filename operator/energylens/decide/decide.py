@@ -14,9 +14,8 @@ from energylens.decide.deployment.following import carried_load
 from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.job_start import followed_start, looks_at, own_workload, planned_start
 from energylens.decide.deployment.observation import Allowed, Observation, PlanChoice, PodState, of_main
-from energylens.decide.deployment.rollouts import replicas_of
 from energylens.decide.deployment.status import status_of
-from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
+from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads, replicas_of
 from energylens.decide.reasons import EventReason
 from energylens.serving.claims import NO_CLAIMS, Claims
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from energylens.api.llmdeployment import LLMDeployment
+from energylens.decide.deployment.deadlines import late_rollout
 from energylens.decide.deployment.external import is_external
 from energylens.decide.deployment.following import followed_load, measured_load
 from energylens.decide.deployment.inputs import Inputs, adopted_at
@@ -20,7 +21,6 @@ from energylens.decide.deployment.named_maps import NamedMaps
 from energylens.decide.deployment.observation import Body, standing_plan
 from energylens.decide.deployment.profile_hours import with_hours
 from energylens.decide.deployment.replica import SeenPods, beside, is_asked, whole_load
-from energylens.decide.deployment.rollouts import late_rollout
 from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
 from energylens.decide.learned.corrections import Pool
 from energylens.measure.types import WindowMeasurement

@@ -12,7 +12,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import PlanStatus
 from energylens.decide.deployment.observation import PodState
-from energylens.decide.deployment.rollouts import pod_spec_of
+from energylens.decide.deployment.workloads import pod_spec_of
 from energylens.planner.types import ClusterSnapshot
 from energylens.serving.pod import NODE_NAME_FIELD
 

@@ -11,20 +11,17 @@ from energylens.data import load_gpus
 from energylens.decide.deployment.applied import holds
 from energylens.decide.deployment.approval import waits, why_it_waits
 from energylens.decide.deployment.avoided import avoided, to_avoid, uncounted
+from energylens.decide.deployment.deadlines import queued_for_long
 from energylens.decide.deployment.handover import Handover, handover
 from energylens.decide.deployment.job_start import waits_until
 from energylens.decide.deployment.observation import Observation, plan_label
 from energylens.decide.deployment.replaced import replaced
 from energylens.decide.deployment.roles import decode_waits, only_decode_serves, prefill_goes, prefill_runs
-from energylens.decide.deployment.rollouts import (
-    EXCEEDED_QUOTA,
+from energylens.decide.deployment.rollouts import EXCEEDED_QUOTA, main_rollout, prefill_view, refused_pods
+from energylens.decide.deployment.workloads import (
     WORKLOADS,
     group_size,
     live_strategy,
-    main_rollout,
-    prefill_view,
-    queued_for_long,
-    refused_pods,
     replicas_of,
     template_of,
     workload_revision,

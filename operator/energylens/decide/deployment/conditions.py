@@ -7,13 +7,14 @@ from energylens.api.words import counted
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.condition import condition, keep_transition_times
+from energylens.decide.deployment.deadlines import late
 from energylens.decide.deployment.external import is_external
 from energylens.decide.deployment.following import shortfall_text
 from energylens.decide.deployment.job_start import start_verdict, waits_until
 from energylens.decide.deployment.measured_conditions import measured_conditions
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.deployment.replica import is_asked
-from energylens.decide.deployment.rollouts import RolloutProgress, by_role, late, overdue, rollout, trouble
+from energylens.decide.deployment.rollouts import RolloutProgress, by_role, overdue, rollout, trouble
 from energylens.decide.deployment.schedule import needed
 from energylens.decide.reasons import ConditionType, Reason
 

@@ -13,18 +13,10 @@ from datetime import datetime
 from typing import Any
 
 from energylens.api.timestamp import timestamp
+from energylens.decide.deployment.deadlines import queued_for_long
 from energylens.decide.deployment.observation import Body, Observation, PodState
-from energylens.decide.deployment.rollouts import (
-    EXCEEDED_QUOTA,
-    RolloutProgress,
-    group_size,
-    live_strategy,
-    pod_spec_of,
-    queued_for_long,
-    refused_pods,
-    replicas_of,
-    rollout,
-)
+from energylens.decide.deployment.rollouts import EXCEEDED_QUOTA, RolloutProgress, refused_pods, rollout
+from energylens.decide.deployment.workloads import group_size, live_strategy, pod_spec_of, replicas_of
 from energylens.serving.metadata import PREFIX
 from energylens.serving.timing import DEFAULT_GRACE_PERIOD_SECONDS
 

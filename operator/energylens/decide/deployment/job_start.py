@@ -17,7 +17,7 @@ from energylens.budget.hourly import ForecastError, HourlyValues, parse_hourly
 from energylens.budget.job_start import Phase, StartChoice, best_start
 from energylens.decide.deployment.named_maps import NamedMap
 from energylens.decide.deployment.observation import Body, PodState
-from energylens.decide.deployment.rollouts import replicas_of, workload_revision
+from energylens.decide.deployment.workloads import replicas_of, workload_revision
 from energylens.decide.reasons import ConditionType, Reason
 
 MOST_START_SECONDS = 3600

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from energylens.decide.deployment.rollouts import workload_revision
+from energylens.decide.deployment.workloads import workload_revision
 from energylens.serving.queues import KUEUE_PRIORITY, KUEUE_QUEUE
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from energylens.api.llmdeployment import LLMDeployment, Model, PlanStatus
 from energylens.decide.deployment.observation import Body, PodState, plan_label, recorded_plan
-from energylens.decide.deployment.rollouts import group_size, pod_spec_of, workload_revision
 from energylens.decide.deployment.verification import Beside, SeenReplica
+from energylens.decide.deployment.workloads import group_size, pod_spec_of, workload_revision
 from energylens.measure.types import WindowMeasurement
 from energylens.serving.claims import NO_CLAIMS, Claims, one_at_a_time
 from energylens.serving.merge import ENGINE_CONTAINER

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.words import counted
 from energylens.decide.deployment.observation import Body, Observation, PodState, plan_label
-from energylens.decide.reasons import ConditionType, Reason
-from energylens.serving import Strategy, strategy_of
+from energylens.decide.deployment.workloads import group_size, live_strategy, replicas_of, workload_revision
+from energylens.decide.reasons import Reason
 from energylens.serving.claims import one_at_a_time
-from energylens.serving.metadata import PLAN_LABEL, revision_of
-from energylens.serving.timing import PROGRESS_DEADLINE_SECONDS, progress_deadline_seconds, startup_seconds
+from energylens.serving.metadata import PLAN_LABEL
 
-WORKLOADS = ("Deployment", "LeaderWorkerSet")
-"""Kinds of children that run the pods."""
 RECENT = timedelta(minutes=10)
 """Age above which failed pods are no evidence about starting pods; Kubernetes keeps thousands of failed pods."""
-QUEUE_PATIENCE = timedelta(seconds=60)
-"""Kueue admits a pod within seconds if its queue has quota."""
 OVERDUE = timedelta(seconds=60)
 """Time after the grace period after which a pod counts as stuck: the kubelet kills its containers and deletes it."""
 EXCEEDED_QUOTA = "exceeded quota"
@@ -58,48 +51,6 @@ class Trouble:
     def needs_a_person(self) -> bool:
         """Whether the trouble lasts although pods start and GPUs become free."""
         return self.reason not in (Reason.UNSCHEDULABLE, Reason.QUEUED)
-
-
-def live_strategy(live: Mapping[str, Any]) -> Strategy | None:
-    """Return the limits of the rolling update of a live workload; None if they are no limits of the operator."""
-    try:
-        return strategy_of(dict(live))
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def template_of(live: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the template of a workload's pods that answer requests; empty after an edit by others."""
-    spec = live.get("spec") or {}
-    group = spec.get("leaderWorkerTemplate") or {}
-    found: Mapping[str, Any] = group.get("leaderTemplate") or group.get("workerTemplate") or spec.get("template") or {}
-    return found
-
-
-def pod_spec_of(live: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the pod spec of :func:`template_of`; empty after an edit by others."""
-    found: Mapping[str, Any] = template_of(live).get("spec") or {}
-    return found
-
-
-def replicas_of(live: Mapping[str, Any]) -> int:
-    """Return the desired replicas of a workload."""
-    return int((live.get("spec") or {}).get("replicas") or 0)
-
-
-def existing_replicas(live: Mapping[str, Any] | None) -> int:
-    """Return the existing replicas of a workload, ready or not, as its controller counts them."""
-    return int(((live or {}).get("status") or {}).get("replicas") or 0)
-
-
-def workload_revision(live: Mapping[str, Any]) -> str:
-    """Return the revision of the pods that a workload creates."""
-    return revision_of((template_of(live).get("metadata") or {}).get("labels"))
-
-
-def group_size(live: Mapping[str, Any]) -> int:
-    """Return the number of pods of one replica of a workload."""
-    return int(((live.get("spec") or {}).get("leaderWorkerTemplate") or {}).get("size") or 1)
 
 
 def rollout(observed: Observation) -> RolloutProgress:
@@ -298,103 +249,6 @@ def _on_too_many_nodes(observed: Observation, alive: Iterable[PodState]) -> str:
         return ""
     nodes = sorted({pod.node for pod in alive if pod.node})
     return f"{exclusive[0].partition(', so that')[0]}, and the pods are on {', '.join(nodes)}" if nodes[1:] else ""
-
-
-def late(observed: Observation, state: RolloutProgress) -> str:
-    """Return why a rollout missed its deadline; "" if it did not."""
-    live = observed.workload
-    if live is None or (state.current and state.ready >= state.wanted):
-        return ""
-    if waits_in_queue(live, observed.pods, observed.now):
-        return ""
-    if live["kind"] == "LeaderWorkerSet":
-        return _late_group(observed, state)
-    queued = observed.prefill is not None and waits_in_queue(observed.prefill, observed.prefill_pods, observed.now)
-    told = deadline_exceeded(live) or deadline_exceeded(None if queued else observed.prefill)
-    return told + _shorter_than_the_start(observed) if told else ""
-
-
-def waits_in_queue(live: Body, pods: Iterable[PodState], now: datetime) -> bool:
-    """Return whether a queue holds pods of a workload back, or did less than a progress deadline ago.
-
-    The controllers of workloads know no queues: for them, a pod that waits for quota makes no progress.
-    """
-    own = [pod for pod in pods if pod.revision == workload_revision(live) and not pod.finished]
-    if any(pod.queued for pod in own):
-        return True
-    limit = int((live.get("spec") or {}).get("progressDeadlineSeconds") or PROGRESS_DEADLINE_SECONDS)
-    admitted = [_time(pod.admitted_since) for pod in own if pod.admitted_since]
-    return bool(admitted) and (now - max(admitted)).total_seconds() <= limit
-
-
-def queued_for_long(pods: Iterable[PodState], now: datetime) -> bool:
-    """Return whether a pod has waited for quota for so long that older pods may use the quota."""
-    return any(pod.waits_for_quota and pod.created and now - _time(pod.created) > QUEUE_PATIENCE for pod in pods)
-
-
-def deadline_exceeded(workload: Body | None) -> str:
-    """Return why a rollout missed its deadline, in the words of the Deployment's controller; "" if it did not."""
-    conditions = ((workload or {}).get("status") or {}).get("conditions") or ()
-    for condition in conditions:
-        if condition["type"] == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
-            return str(condition.get("message") or "the progress deadline has passed")
-    return ""
-
-
-def _shorter_than_the_start(observed: Observation) -> str:
-    asked, model = observed.deployment.spec.rollout.progress_deadline_seconds, observed.planning.model
-    if asked is None or model is None or asked >= (most := startup_seconds(model)):
-        return ""
-    return f"; spec.rollout.progressDeadlineSeconds={asked} is less than the {most} s that the model may take to start"
-
-
-def _late_group(observed: Observation, state: RolloutProgress) -> str:
-    """Return why a LeaderWorkerSet missed the deadline, which its controller does not have."""
-    deployment, model = observed.deployment, observed.planning.model
-    before = {c.type: c for c in deployment.status.conditions}.get(ConditionType.PROGRESSING)
-    active = deployment.status.active_revision
-    if before is None or model is None or active is None or active.plan_hash != state.running_hash:
-        return ""
-    since = [pod.ready_since for pod in observed.pods if pod.revision == state.revision and pod.ready_since]
-    passed = before.reason == Reason.PROGRESS_DEADLINE_EXCEEDED
-    if before.status != "True" and not passed:
-        return ""
-    begin = max(map(_time, filter(None, (*since, before.last_transition_time, deployment.status.plan_adoption_time))))
-    limit = progress_deadline_seconds(deployment.spec.rollout.progress_deadline_seconds, startup_seconds(model))
-    still = passed and begin <= _time(before.last_transition_time)
-    if not still and (observed.now - begin).total_seconds() <= limit:
-        return ""
-    return f"no replica became ready for {limit} s" + _shorter_than_the_start(observed)
-
-
-def late_rollout(
-    deployment: LLMDeployment,
-    plan: PlanStatus | None,
-    workload: Body | None,
-    pods: Iterable[PodState] = (),
-    now: datetime | None = None,
-) -> str:
-    """Return why the rollout of a plan missed its deadline; "" if it did not, or the workload has another plan.
-
-    Args:
-        deployment: The LLMDeployment, with its last status.
-        plan: The plan in the status.
-        workload: The workload that runs the pods.
-        pods: The pods, if they are known: time in a queue does not count.
-        now: The current time, with ``pods``.
-    """
-    live = workload or {}
-    if workload is not None and now is not None and waits_in_queue(workload, pods, now):
-        return ""
-    running = (live.get("metadata", {}).get("labels") or {}).get(PLAN_LABEL)
-    if plan is None or running != plan.hash:
-        return ""
-    if live.get("kind") != "LeaderWorkerSet":
-        return deadline_exceeded(workload)
-    known = {c.type: c for c in deployment.status.conditions}.get(ConditionType.PROGRESSING)
-    active = deployment.status.active_revision
-    same = known is not None and active is not None and active.plan_hash == plan.hash
-    return known.message if same and known is not None and known.reason == Reason.PROGRESS_DEADLINE_EXCEEDED else ""
 
 
 def _time(text: str) -> datetime:

@@ -24,10 +24,11 @@ from energylens.decide.deployment.learned_hours import learned_status
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.deployment.replica import is_asked
 from energylens.decide.deployment.revisions import active_revision, previous_revision
-from energylens.decide.deployment.rollouts import existing_replicas, main_rollout, workload_revision
+from energylens.decide.deployment.rollouts import main_rollout
 from energylens.decide.deployment.schedule import with_measured_start
 from energylens.decide.deployment.verification import without_trial
 from energylens.decide.deployment.windows import is_new_window, measured_status, prediction_status
+from energylens.decide.deployment.workloads import existing_replicas, workload_revision
 from energylens.decide.planned import Body
 from energylens.decide.reasons import ConditionType, Reason
 from energylens.planner.types import Infeasible, PlanningResult, Relaxation

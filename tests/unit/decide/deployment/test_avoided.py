@@ -13,7 +13,7 @@ from energylens.data import load_gpus
 from energylens.decide.deployment.avoided import MOST, avoided, to_avoid, uncounted
 from energylens.decide.deployment.children import Children, children
 from energylens.decide.deployment.observation import PlanChoice
-from energylens.decide.deployment.rollouts import template_of
+from energylens.decide.deployment.workloads import template_of
 from energylens.decide.reasons import Reason
 from energylens.planner.inventory.snapshot import snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot, ExcludedNode

@@ -10,8 +10,9 @@ from tests.unit.decide.observations import NOW, OLD, SURGE, deployment, observat
 
 from energylens.decide.deployment.children import children
 from energylens.decide.deployment.conditions import all_conditions
+from energylens.decide.deployment.deadlines import late_rollout
 from energylens.decide.deployment.observation import Observation, PodState, pod_state
-from energylens.decide.deployment.rollouts import late_rollout, looks_again
+from energylens.decide.deployment.rollouts import looks_again
 from energylens.decide.reasons import Reason
 from energylens.decide.trimmed import trim_pod
 from energylens.serving.metadata import OWNER_LABEL

@@ -24,15 +24,10 @@ from energylens.api.llmdeployment import PrefillReplicas
 from energylens.data import load_gpus
 from energylens.decide.deployment.children import children
 from energylens.decide.deployment.conditions import all_conditions
+from energylens.decide.deployment.deadlines import late, late_rollout
 from energylens.decide.deployment.observation import Observation, PlanChoice, PodState, pod_state
-from energylens.decide.deployment.rollouts import (
-    late,
-    late_rollout,
-    looks_again,
-    refused_pods,
-    rollout,
-    workload_revision,
-)
+from energylens.decide.deployment.rollouts import looks_again, refused_pods, rollout
+from energylens.decide.deployment.workloads import workload_revision
 from energylens.decide.reasons import Reason
 from energylens.decide.trimmed import trim_pod
 from energylens.serving import Placement, Strategy, manifests
