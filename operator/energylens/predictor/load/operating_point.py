@@ -61,10 +61,16 @@ class OperatingPoint:
 
 
 def prompts_together(scenario: Scenario, mixture: StepMixture, running: FloatArray) -> FloatArray:
-    """Return the requests per start of a step mixture with the given running sequences, shape (n,)."""
+    """Return the requests per start of a step mixture with the given running sequences, shape (n,).
+
+    Below 1 where a prompt takes several steps.
+    """
     ones = np.ones_like(running)
     if scenario.role != "aggregated":
         return ones
     layouts, starts = scenario.layouts, mixture.starts
     prompts = running * scenario.lockstep_ranks / layouts.data_parallel / scenario.workload.decode_steps
-    return np.where(starts > 0, np.maximum(prompts / np.maximum(starts, 1e-12), 1.0), ones)
+    together = prompts / np.maximum(starts, 1e-12)
+    # Ranks that step together start once for each chunk of a prompt, all others start whole prompts.
+    chunked = (scenario.lockstep_ranks > 1.0) | (together >= 1.0)
+    return np.where(starts > 0, np.where(chunked, together, ones), ones)

@@ -102,3 +102,27 @@ def test_waiting_ranks_draw_less_than_working_ones_and_more_than_idle_ones() -> 
     found = predictor.at_concurrency(MODEL, GPU, layouts(1, 8, 8), LONG, np.array([64.0]))
     whole = predictor.at_concurrency(MODEL, GPU, layouts(8, 8, 1), LONG, np.array([64.0]))
     assert found.idle_power_watts[0] < found.power_watts[0] < whole.power_watts[0] * 1.2
+
+
+@pytest.mark.parametrize("name", ["vllm==0.25.1", "sglang==0.5.15"])
+def test_a_prompt_of_several_chunks_waits_for_the_step_of_each_chunk(name: str) -> None:
+    profile, ranks = select_profile(load_profiles(), *name.split("==")), layouts(1, 8, 8)
+    predictor = Predictor(COEFFICIENTS, profile)
+    chunk = int(profile.step_limits(GPU, ranks, MODEL)[0])
+
+    def first_token(chunks: float, *, cached: float = 0.0) -> float:
+        load = replace(LONG, input_tokens=chunks * chunk, prefix_hit_fraction=cached)
+        return float(predictor.at_concurrency(MODEL, GPU, ranks, load, np.array([8.0])).ttft_p50_ms[0])
+
+    # Without the part that does not depend on the prompt.
+    assert first_token(4.0) - first_token(2.0) > 1.7 * (first_token(2.0) - first_token(1.0)) > 0.0
+    # Attention over a cached prefix costs less than the tokens that need no prefill.
+    assert first_token(2.0, cached=0.6) < first_token(2.0, cached=0.3) < first_token(2.0)
+
+
+def test_arrivals_of_long_prompts_wait_as_long_as_a_single_one_at_low_load() -> None:
+    predictor, ranks = Predictor(COEFFICIENTS, select_profile(load_profiles(), "vllm", "0.25.1")), layouts(1, 8, 8)
+    long = replace(LONG, input_tokens=40_000.0)
+    alone = predictor.at_concurrency(MODEL, GPU, ranks, long, np.array([1.0])).ttft_p50_ms[0]
+    arriving = predictor.at_rate(MODEL, GPU, ranks, long, np.array([1e-3])).ttft_p50_ms[0]
+    assert arriving == pytest.approx(alone, rel=0.25)
