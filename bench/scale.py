@@ -284,9 +284,8 @@ def first_seen(seen: Seen, names: Sequence[str], limit_seconds: float) -> None:
         time.sleep(0.05)
 
 
-def reaction(bench: Bench, count: int, distinct: int, limit_seconds: float) -> dict[str, list[float]]:
+def reaction(bench: Bench, namespace: str, count: int, distinct: int, limit_seconds: float) -> dict[str, list[float]]:
     """Apply LLMDeployments and Deployments at a steady pace; return the seconds until each was answered."""
-    namespace = f"{scale_fleet.PREFIX}reaction"
     bench.create([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}])
     inside, choices = bench.kubectl.within(namespace), scale_fleet.specs(distinct)
     names = [f"r-{index:04d}" for index in range(count)]
@@ -347,7 +346,7 @@ def largest_object(kubectl: Kubectl) -> tuple[int, str]:
 
 def run(objects: int, options: argparse.Namespace, folder: Path, record: Record) -> None:
     """Measure one size on a cluster of its own, as many parts as there is time for."""
-    pools = scale_fleet.pools(objects)
+    pools = scale_fleet.pools(objects, besides(options))
     nodes = sum(pool.count for pool in pools)
     say(f"{objects} LLMDeployments on {nodes} nodes")
     settings = folder / "operator-settings.yaml"
@@ -386,6 +385,12 @@ def run(objects: int, options: argparse.Namespace, folder: Path, record: Record)
         devcluster.down(folder / "cluster", purge=True)
 
 
+def besides(options: argparse.Namespace) -> int:
+    """Return the objects that the parts make beside the fleet, and for which nodes must have GPUs."""
+    parts = options.parts.split(",")
+    return options.reactions * (("reaction" in parts) + ("busy" in parts)) + options.crowd * ("busy" in parts)
+
+
 def part_rollout(bench: Bench, objects: int, options: argparse.Namespace, limit: float, record: Record) -> None:
     found: dict[str, Any] = {}
     try:
@@ -403,15 +408,35 @@ def part_idle(bench: Bench, objects: int, options: argparse.Namespace, limit: fl
 
 
 def part_reaction(bench: Bench, objects: int, options: argparse.Namespace, limit: float, record: Record) -> None:
-    reacted = reaction(bench, options.reactions, options.distinct, max(5.0, limit - REST_SECONDS))
+    """Apply objects while nothing else changes; what an earlier part left is waited for."""
+    bench.is_cut_short = False
+    bench.at_rest(limit / 2)
+    began_at_rest = not bench.is_cut_short
+    namespace = f"{scale_fleet.PREFIX}reaction"
+    reacted = reaction(bench, namespace, options.reactions, options.distinct, max(5.0, limit / 2 - REST_SECONDS))
     say(f"    the slowest plan after {reacted['LLMDeployment'][-1]:.1f} s")
-    record.put(reaction=reacted)
+    record.put(reaction=reacted, reaction_began_at_rest=began_at_rest)
+    bench.at_rest(REST_SECONDS - 10.0)
+
+
+def part_busy(bench: Bench, objects: int, options: argparse.Namespace, limit: float, record: Record) -> None:
+    """Apply objects while others, which were applied all at once, are rolled out."""
+    crowd = f"{scale_fleet.PREFIX}crowd"
+    bench.create([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": crowd}}])
+    choices = scale_fleet.specs(options.distinct)
+    bench.create(
+        scale_fleet.deployment(f"c-{index:04d}", crowd, choices[index % len(choices)]) for index in range(options.crowd)
+    )
+    namespace = f"{scale_fleet.PREFIX}busy"
+    reacted = reaction(bench, namespace, options.reactions, options.distinct, max(5.0, limit - REST_SECONDS))
+    say(f"    the slowest plan after {reacted['LLMDeployment'][-1]:.1f} s")
+    record.put(busy_reaction=reacted, crowd=options.crowd)
     bench.at_rest(REST_SECONDS - 10.0)
 
 
 def part_node(bench: Bench, objects: int, options: argparse.Namespace, limit: float, record: Record) -> None:
     """Add a node, and wait for as long as every deployment is looked at once."""
-    first, *others = scale_fleet.pools(objects)
+    first, *others = scale_fleet.pools(objects, besides(options))
     more = (scale_fleet.NodePool(first.product, first.count + 1, first.gpus), *others)
     *_, node = (one for one in scale_fleet.more_nodes(more) if one["metadata"]["labels"][PRODUCT] == first.product)
 
@@ -448,8 +473,9 @@ def part_restart(bench: Bench, objects: int, options: argparse.Namespace, limit:
 PARTS = {
     "rollout": part_rollout,
     "idle": part_idle,
-    "restart": part_restart,
     "reaction": part_reaction,
+    "busy": part_busy,
+    "restart": part_restart,
     "member": part_member,
     "node": part_node,
 }
@@ -465,6 +491,7 @@ def main() -> int:
     parser.add_argument("--idle-seconds", type=float, default=60.0, help="time at rest that is measured")
     parser.add_argument("--node-seconds", type=float, default=320.0, help="time that is measured after a node came")
     parser.add_argument("--reactions", type=int, default=100, help="objects applied at 10 per second")
+    parser.add_argument("--crowd", type=int, default=200, help="objects applied at once before those of `busy`")
     parser.add_argument("--part-seconds", type=float, default=900.0, help="after which a part is given up")
     parser.add_argument("--seconds", type=float, default=7200.0, help="after which the run ends")
     parser.add_argument("--json", type=Path, help="file that gets every figure as soon as it is known")

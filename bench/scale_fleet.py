@@ -35,9 +35,13 @@ TOKENS = ((256, 128), (512, 256), (1024, 256), (2048, 512), (512, 512))
 ITL_MILLISECONDS = (50, 100)
 
 
-def pools(objects: int) -> tuple[NodePool, ...]:
-    """Return one node for every five objects, of five GPU products."""
-    nodes = max(len(POOLS), objects // PER_NODE)
+PER_NODE_BESIDES = 2
+"""Objects for one node among those that are made beside the fleet: their plans must not lack GPUs."""
+
+
+def pools(objects: int, besides: int = 0) -> tuple[NodePool, ...]:
+    """Return one node for every five objects, of five GPU products, and more for objects beside them."""
+    nodes = max(len(POOLS), objects // PER_NODE) + besides // PER_NODE_BESIDES
     return tuple(
         NodePool(product, nodes // len(POOLS) + (index < nodes % len(POOLS)), gpus)
         for index, (product, gpus) in enumerate(POOLS)

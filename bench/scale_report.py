@@ -32,8 +32,13 @@ def _each(run: Run, process: str) -> str:
     return f"{1000.0 * run['rollout']['cpu_seconds'].get(process, math.nan) / run['objects']:.0f} ms"
 
 
-def _reaction(kind: str, share: float) -> Callable[[Run], str]:
-    return lambda run: f"{_percentile(run['reaction'].get(kind, ()), share):.2f} s"
+def _reaction(kind: str, share: float, part: str = "reaction") -> Callable[[Run], str]:
+    return lambda run: f"{_percentile(run[part].get(kind, ()), share):.2f} s"
+
+
+def _at_rest(run: Run) -> str:
+    """Return what else went on while objects were applied at a pace."""
+    return "nothing" if run["reaction_began_at_rest"] else "the roll-out"
 
 
 def _planned(run: Run) -> str:
@@ -70,6 +75,11 @@ ROWS: tuple[tuple[str, str, Callable[[Run], str]], ...] = (
     ("apply to plan at 10/s, P99", "<= 2 s", _reaction("LLMDeployment", 0.99)),
     ("Kubernetes' own Deployment, P50", "", _reaction("Deployment", 0.5)),
     ("Kubernetes' own Deployment, P99", "", _reaction("Deployment", 0.99)),
+    ("beside these applies", "nothing", _at_rest),
+    ("the same while others are rolled out: how many", "", lambda r: f"{r['crowd']}"),
+    ("apply to plan, P50", "", _reaction("LLMDeployment", 0.5, "busy_reaction")),
+    ("apply to plan, P99", "", _reaction("LLMDeployment", 0.99, "busy_reaction")),
+    ("Kubernetes' own Deployment, P99, then", "", _reaction("Deployment", 0.99, "busy_reaction")),
     ("largest object", "< 256 kB", lambda r: f"{r['largest_object_bytes'] / 1000:.0f} kB ({r['largest_object']})"),
 )
 NOT_RUN = "not run"
