@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import subprocess
 import sys
 from asyncio import sslproto
@@ -44,13 +45,20 @@ def test_connections_get_small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sslproto.SSLProtocol.max_size == 256 * 1024
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     monkeypatch.setattr(sslproto.SSLProtocol, "max_size", 256 * 1024)
-    memory.keep_little()
-    memory.give_back()
-    assert sslproto.SSLProtocol.max_size == memory.TLS_BYTES
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    before = gc.get_threshold()
+    try:
+        memory.keep_little()
+        memory.give_back()
+        assert sslproto.SSLProtocol.max_size == memory.TLS_BYTES
+        assert gc.get_threshold()[0] == memory.GARBAGE
+    finally:
+        gc.set_threshold(*before)
 
 
 async def test_memory_is_given_back_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[str] = []
+    monkeypatch.setattr(gc, "collect", lambda: times.append("collected"))
     monkeypatch.setattr(memory, "give_back", lambda: times.append("back"))
 
     async def sleep(seconds: float) -> None:
@@ -61,4 +69,4 @@ async def test_memory_is_given_back_again_and_again(monkeypatch: pytest.MonkeyPa
 
     with pytest.raises(asyncio.CancelledError):
         await memory.giving_back(sleep)
-    assert times == ["slept", "back", "slept", "back", "slept"]
+    assert times == ["slept", "collected", "back", "slept", "collected", "back", "slept"]

@@ -46,17 +46,23 @@ def solve_within(problem: Problem) -> tuple[Solution, int | None]:
     may_lack_power = most_powered(problem, problem.floor_watts) is not None
     for most in _steps(problem.nodes) if is_bounded or may_lack_power else ():
         solution = solve(problem, most)
-        i = solution.chosen
-        if i is None:
-            if _lacks_power(solution, problem, most):
-                return solution, most
-            continue
-        if not is_bounded:
-            break
-        rows = solution.rows
-        if _is_proved(most, problem.spec, int(rows.gpus[i]), round(float(rows.power_watts[i])), problem):
+        if _is_answer(solution, problem, most, is_bounded):
             return solution, most
+        nothing_fits = solution.chosen is None
+        # Its candidates would lie beside those of the next search.
+        del solution
+        if not (nothing_fits or is_bounded):
+            break
     return solve(problem), None
+
+
+def _is_answer(solution: Solution, problem: Problem, most: int, is_bounded: bool) -> bool:
+    """Return whether no candidate beyond a bound could change the answer."""
+    i = solution.chosen
+    if i is None:
+        return _lacks_power(solution, problem, most)
+    rows = solution.rows
+    return is_bounded and _is_proved(most, problem.spec, int(rows.gpus[i]), round(float(rows.power_watts[i])), problem)
 
 
 def reach_of(
