@@ -31,7 +31,7 @@ def keep_little() -> None:
 
     C libraries other than glibc have no such options, and keep what they keep.
     """
-    # Modules stay for ever, and need not be looked at again in each collection.
+    # Modules stay for ever: no collection need go through them.
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE)
