@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
@@ -19,6 +18,7 @@ from energylens.predictor.fitted.features import load_kind
 from energylens.predictor.fitted.lessons import Lessons
 from energylens.predictor.fitted.recalibration import MeasuredPoint, Places, factors_at
 from energylens.predictor.types import BoolArray, FloatArray
+from energylens.records import dataclass
 from energylens.runs import Run
 
 DRAWS = 12

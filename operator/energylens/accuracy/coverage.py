@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from energylens.accuracy.evaluate import QUANTITIES, Predicted
 from energylens.predictor.fitted.features import NEAREST
 from energylens.predictor.types import BoolArray, FloatArray
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

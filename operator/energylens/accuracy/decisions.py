@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from energylens.accuracy.evaluate import Predicted
 from energylens.planner.search.ranking import Risk, choose
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
+from energylens.records import dataclass
 from energylens.runs import Run
 
 ITL_BOUNDS_MS = (20.0, 30.0, 50.0, 100.0)

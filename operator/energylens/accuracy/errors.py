@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from energylens.accuracy.evaluate import QUANTITIES, Predicted
 from energylens.predictor.types import BoolArray, FloatArray
+from energylens.records import dataclass
 from energylens.runs import Run
 
 _BATCH_RANGES = (16, 64, 256, 1024)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +31,7 @@ from energylens.predictor.types import (
     Sampled,
     Workload,
 )
+from energylens.records import dataclass
 from energylens.runs import Resolved, Run
 from energylens.runs.layouts import layouts_of
 from energylens.runs.types import Role

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from zlib import crc32
 
 from energylens.accuracy.evaluate import Chooser, Predicted, Resolver, merge, predict_runs
+from energylens.records import dataclass
 from energylens.runs import Run
 
 LEAVE_OUT = ("model", "layout", "gpu-count", "gpu-type", "engine", "task", "run")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from energylens.accuracy.decisions import ITL_BOUNDS_MS, ChoiceSet, Decisions, best, decide, pick
+from energylens.records import dataclass
 
 WIDTHS = (0.6, 0.8, 1.2, 1.4)
 """Factors on the half-width of latency intervals, in their logarithm."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import isfinite
 from typing import Any
 
@@ -16,6 +16,7 @@ from energylens.accuracy.errors import Errors, clean, error_table
 from energylens.accuracy.evaluate import Predicted, measured_arrays
 from energylens.accuracy.losses import AtWidth, Losses, at_widths, losses
 from energylens.accuracy.same_load import SameLoad, same_load
+from energylens.records import dataclass
 from energylens.runs import Run
 
 

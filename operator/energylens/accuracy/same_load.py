@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from energylens.accuracy.decisions import ITL_BOUNDS_MS, take
 from energylens.accuracy.evaluate import Predicted
 from energylens.predictor.fitted.profiles import parse_engine
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
+from energylens.records import dataclass
 from energylens.runs import Run
 
 WHOLE_NODE, LOWEST_LATENCY = "all GPUs of the node", "layout of lowest latency"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from energylens.records import dataclass
 
 GROUP = "energylens.dev"
 VERSION = "v1alpha1"
@@ -52,7 +53,10 @@ class Rule:
 class ApiModel(BaseModel):
     """Base of every object and sub-object of the API."""
 
-    model_config = ConfigDict(alias_generator=camel, populate_by_name=True, extra="forbid", frozen=True)
+    # A validator is built when it is first needed: those of a resource also validate its parts, which then need none.
+    model_config = ConfigDict(
+        alias_generator=camel, populate_by_name=True, extra="forbid", frozen=True, defer_build=True
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = ()
     """Constraints over several fields."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from energylens.api.energybudget import ClusterEnergyBudget, EnergyBudget
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.reference import reference
 from energylens.api.schema import structural
+from energylens.records import dataclass
 
 _HEADER = "# Generated from the models in operator/energylens/api by `make generate`; edit those.\n"
 CRD_FOLDER = Path("crds")

@@ -11,7 +11,6 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeVar, get_args
 
@@ -21,6 +20,7 @@ from pydantic_core import ErrorDetails
 from energylens.api.base import ApiModel
 from energylens.api.energybudget import ClusterEnergyBudget, EnergyBudget
 from energylens.api.llmdeployment import LLMDeployment
+from energylens.records import dataclass
 
 _UNITS: Mapping[str, Mapping[str, int]] = {
     "WattHours": {"Wh": 1, "kWh": 1000, "MWh": 10**6},

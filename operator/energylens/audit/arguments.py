@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from energylens.audit.invocation import EngineName, Invocation
 from energylens.planner.engines.arguments import Arguments, Given, read_arguments
 from energylens.planner.engines.options import find, is_gone, is_read, options_of
 from energylens.planner.engines.versions import PROVED, Version
+from energylens.records import dataclass
 from energylens.serving import reserved
 
 _RESERVED = {"VLLM": reserved.VLLM, "SGLang": reserved.SGLANG}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from typing import Literal
 
@@ -21,6 +21,7 @@ from energylens.measure.types import WindowMeasurement
 from energylens.planner.adoption import SwitchCost, pinned_to, same_layout, switch_cost
 from energylens.predictor.model.parameters import weight_bytes
 from energylens.predictor.types import GpuSpec
+from energylens.records import dataclass
 
 PEAK_SHARE = 1.15
 """Largest excess of the busiest part over the mean that counts as noise; the plan is then made for the mean."""

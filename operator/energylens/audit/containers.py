@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +12,7 @@ import yaml
 from energylens.measure.types import PodRef
 from energylens.planner.inventory.node_gpus import GPU_RESOURCE
 from energylens.planner.inventory.snapshot import container_gpus
+from energylens.records import dataclass
 
 Object = Mapping[str, Any]
 ConfigMaps = Mapping[tuple[str, str], Object]

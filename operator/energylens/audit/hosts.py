@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from energylens.audit.containers import pod_spec, reference_of
@@ -11,6 +10,7 @@ from energylens.audit.telemetry import Telemetry
 from energylens.measure.energy import energy_span
 from energylens.measure.host_meters import METERS, HostMeter, mean_watts
 from energylens.measure.types import GpuEnergySeries, PodRef
+from energylens.records import dataclass
 
 Object = Mapping[str, Any]
 _GPUS = "nvidia.com/gpu"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from energylens.planner.engines.versions import tag_version
+from energylens.records import dataclass
 
 EngineName = Literal["VLLM", "SGLang", "TensorRT-LLM"]
 

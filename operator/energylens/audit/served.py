@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from energylens.audit.shell import command_lines
 from energylens.measure.types import PodRef
 from energylens.planner.engines.versions import PROVED, display
 from energylens.planner.inventory.snapshot import OWNER_LABEL, gpus_of_pod
+from energylens.records import dataclass
 from energylens.serving.metadata import LWS_GROUP_INDEX, LWS_WORKER_INDEX
 
 Object = Mapping[str, Any]

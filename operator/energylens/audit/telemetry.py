@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import pairwise
 
 from energylens.audit.served import ServedModel
@@ -12,6 +12,7 @@ from energylens.measure.history import History
 from energylens.measure.host_meters import HostMeter
 from energylens.measure.types import EngineObservation, GpuEnergySeries, GpuObservation, PodRef, WindowMeasurement
 from energylens.measure.window import WindowOptions, measure_load, measure_window
+from energylens.records import dataclass
 
 PARTS = 12
 """Number of parts of the window among which the busiest is found: 5 minutes each in an hour."""

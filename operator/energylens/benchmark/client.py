@@ -7,13 +7,13 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
 from energylens.benchmark.points import Point
 from energylens.benchmark.statistics import Trace
+from energylens.records import dataclass
 
 LOWEST_TOKEN = 1000
 """Lowest token id of prompts; below it are the special tokens of most vocabularies."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from energylens.records import dataclass
 
 LEVELS = (1, 8, 32, 128, 256)
 """Requests in flight of the closed loops: light load, medium load, and the level at which most engines are full."""

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from multiprocessing.sharedctypes import Synchronized
@@ -17,6 +17,7 @@ from typing import Any
 from energylens.benchmark.client import Client, ServerUnderTest
 from energylens.benchmark.points import Point
 from energylens.benchmark.statistics import Trace
+from energylens.records import dataclass
 
 LOOPS_OF_A_PROCESS = 48
 _CHECK_SECONDS = 1.0

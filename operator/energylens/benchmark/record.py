@@ -6,11 +6,11 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from energylens.benchmark.points import Point
 from energylens.benchmark.statistics import WindowLatencies
+from energylens.records import dataclass
 
 COLUMNS = (
     "run_id", "source", "task", "model_id", "weight_precision", "gpu_model", "num_gpus", "tensor_parallel",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 
 import numpy as np
+
+from energylens.records import dataclass
 
 FEWEST_FIRST_TOKENS = {50: 8, 95: 50, 99: 150}
 """Fewest requests with a first token in the window for which a percentile of TTFT is reported."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from energylens.budget.hourly import STEP, ForecastError, parse_hourly
+from energylens.records import dataclass
 
 __all__ = ["HEADER", "Forecast", "ForecastError", "csv_of", "hourly", "parse_forecast"]
 

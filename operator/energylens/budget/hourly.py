@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import math
-from dataclasses import dataclass
 from datetime import MAXYEAR, UTC, datetime, timedelta
+
+from energylens.records import dataclass
 
 STEP = timedelta(hours=1)
 """Longest time between two values, and the time for which the last value holds."""

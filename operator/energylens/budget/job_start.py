@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
 
 from energylens.budget.hourly import HourlyValues
+from energylens.records import dataclass
 
 MIN_GAIN = 0.02
 """Share of the weighted energy by which another start must be better than the planned one. A move costs nothing, but

@@ -8,13 +8,14 @@ counted with the predicted power and marked as such; a later measurement of the 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from energylens.api.energybudget_status import LedgerEntry
 from energylens.api.timestamp import timestamp
 from energylens.budget.carbon import Forecast
 from energylens.budget.periods import Span
+from energylens.records import dataclass
 
 WAIT_SECONDS = 300.0
 """Longest delay of a measurement, s; older time without a measurement is counted with the predicted power."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from energylens.api.energybudget import Period
+from energylens.records import dataclass
 
 _HOUR = timedelta(hours=1)
 

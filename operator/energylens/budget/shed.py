@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
+
+from energylens.records import dataclass
 
 Key = tuple[str, str]
 """Namespace and name of a member."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from energylens.api.energybudget import EnergyBudgetSpec
 from energylens.budget.carbon import Forecast
 from energylens.budget.ledger import Entry
 from energylens.budget.periods import Span
+from energylens.records import dataclass
 
 _JOULES_PER_WATT_HOUR = 3600.0
 BURN_SECONDS = 3600.0

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from energylens.api.energybudget import EnergyBudgetSpec
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

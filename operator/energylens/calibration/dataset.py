@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from energylens.predictor.step.moe_tables import MoeTables
 from energylens.predictor.step.rates import DataSheet, data_sheet
 from energylens.predictor.step.work import CollectiveWork, LayerCounts, Work
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Workload
+from energylens.records import dataclass
 
 KINDS = (*[Collective.ALL_REDUCE] * 5, Collective.ALL_GATHER, Collective.ALL_TO_ALL, Collective.NONE)
 """Slots for the collectives of any model, so that runs of all models fit into one array."""

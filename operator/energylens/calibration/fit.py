@@ -6,7 +6,6 @@ Maximum a posteriori in the logarithm of the constants; see :mod:`energylens.cal
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +30,7 @@ from energylens.predictor.fitted.residual import (
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.step.moe_tables import MoeTables
 from energylens.predictor.types import FloatArray, GpuSpec
+from energylens.records import dataclass
 
 SHAPES = (
     ("family", 0.05, 2.0),

@@ -6,7 +6,7 @@ connects the products: thirty layouts do not determine fifty constants, so physi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from energylens.data.predictor import load_curves, load_profiles
 from energylens.predictor.fitted.serialization import curves_to, document_of
 from energylens.predictor.step.moe_tables import MoeTables
 from energylens.predictor.types import GpuSpec
+from energylens.records import dataclass
 from energylens.runs import Run, resolver
 
 SHIPPED_RUNS = ("ml-energy-benchmark-v3.csv", "engines-2026.csv")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from energylens.calibration.products import relative_of
 from energylens.predictor.load.workloads import recipe_step_tokens, workload_of
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import BoolArray, FloatArray, IntArray, Layouts, Workload
+from energylens.records import dataclass
 from energylens.runs import Resolved, Run, RunsFileError, weight_precision
 from energylens.runs import read_runs as read_table
 from energylens.runs.layouts import layouts_of

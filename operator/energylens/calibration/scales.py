@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ from energylens.calibration.parameters import CONSTANTS, ENGINE_SPREADS, RATIO_P
 from energylens.calibration.products import derived_ratios, relative_of
 from energylens.predictor.fitted.profiles import EngineProfile
 from energylens.predictor.types import FloatArray, GpuSpec
+from energylens.records import dataclass
 
 DERIVED_SPREAD = 2.0
 """How much further ratios may move whose prior follows from data sheets, compared with the ratio of H100 and B200."""

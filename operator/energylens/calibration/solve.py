@@ -9,7 +9,6 @@ for derivatives.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from energylens.predictor.fitted.noise import noise_variance
 from energylens.predictor.fitted.residual import TARGETS, KernelTerm, covariance
 from energylens.predictor.load.steady import combine
 from energylens.predictor.types import FloatArray, IntArray
+from energylens.records import dataclass
 
 TAIL_DEVIATION, TAIL_CLIP = 1.0, 2.0
 """Standard deviation of the P99 ITL, which reflects the cost of steps with a prefill; large, because runs share it."""

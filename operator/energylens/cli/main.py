@@ -107,6 +107,10 @@ class LazyGroup(click.Group):
             )
         module, attribute = COMMANDS[cmd_name][0].split(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
+        if not gc.isenabled():
+            # None of what was imported is ever garbage: collections need not look at it.
+            gc.freeze()
+            gc.enable()
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -149,7 +153,10 @@ def main() -> None:
     """Entry point of the energylens and kubectl-energylens commands."""
     # NumPy reads this when it is loaded. Its matrices are small, so threads would only add synchronisation.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Imports create many objects and no garbage: collecting at every 700th object takes a tenth of a plan's time.
+    # The models of the API need no plugin; looking for plugins reads the metadata of every installed package.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # Imports create many objects and no garbage. Collections begin when the command has been imported.
+    gc.disable()
     gc.set_threshold(50_000)
     name = "kubectl energylens" if sys.argv[0].endswith("kubectl-energylens") else "energylens"
     # A service's log keeps the traceback of a defect, and a service prints nothing that could be lost.
@@ -159,4 +166,7 @@ def main() -> None:
     else:
         from energylens.cli.ending import run_to_end
 
-        sys.exit(run_to_end(lambda: cli(prog_name=name)))
+        code = run_to_end(lambda: cli(prog_name=name))
+        # The interpreter would look for garbage among all objects before it ends.
+        gc.freeze()
+        sys.exit(code)

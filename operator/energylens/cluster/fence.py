@@ -14,7 +14,6 @@ import socket
 import struct
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -22,6 +21,7 @@ import aiohttp
 from energylens.cluster.errors import ClusterError
 from energylens.cluster.interceptor import Send, WriteInterceptor
 from energylens.cluster.port import Object
+from energylens.records import dataclass
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter

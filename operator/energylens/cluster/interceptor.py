@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from energylens.cluster.port import ClusterPort, Identity, Object
 from energylens.cluster.resources import Resource
+from energylens.records import dataclass
 
 Send = Callable[[], Awaitable[Object]]
 """Function that performs a write and returns its answer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from energylens.api.timestamp import micro_timestamp
@@ -17,6 +17,7 @@ from energylens.clock import Clock
 from energylens.cluster.errors import ClusterError, ConflictError, NotFoundError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import LEASE
+from energylens.records import dataclass
 
 READ_SECONDS = 1.0
 """Longest time, s, between two reads of the Lease by a standby, which learns so late of a renewal or a release."""

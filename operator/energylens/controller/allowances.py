@@ -7,7 +7,7 @@ them would otherwise visit all of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from energylens.decide.budgets.membership import Surroundings, node_selector
 from energylens.decide.deployment.observation import Allowed
 from energylens.decide.planned import PlannedDeployment, planned
 from energylens.planner.types import GpuNode
+from energylens.records import dataclass
 
 _PARTS = 2**20
 """Parts of a watt that are summed: shares of power are no whole watts, and so many members err by less than 1e-3 W."""

@@ -6,14 +6,13 @@ an operator at rest would do little else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from energylens.api.llmdeployment import PlanStatus
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.controller.store import Body, Key, Store
 from energylens.decide.deployment.replica import one_replica
 from energylens.decide.deployment.windows import SOURCES
 from energylens.measure.types import Percentile
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
@@ -43,6 +43,7 @@ from energylens.decide.budgets.membership import (
 from energylens.decide.budgets.status import CountedMember, Look, decide, unreadable_status
 from energylens.decide.planned import HeldPlan, PlannedDeployment, name_of
 from energylens.decide.reasons import BudgetReason
+from energylens.records import dataclass
 
 log = logging.getLogger("energylens")
 

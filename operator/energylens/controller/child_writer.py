@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from energylens.clock import Clock
@@ -18,6 +17,7 @@ from energylens.decide.deployment.applied import differences, holds
 from energylens.decide.deployment.replaced import rejected
 from energylens.decide.deployment.workloads import WORKLOADS
 from energylens.decide.reasons import Reason
+from energylens.records import dataclass
 from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL
 
 RETRY_SECONDS, MOST_RETRY_SECONDS = 1.0, 60.0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from energylens.decide.trimmed import shared, trim_claim, trim_class, trim_slice, trim_taint_rule
 from energylens.planner.inventory.devices import allocated_by, node_of_slice, pool_of_slice
 from energylens.planner.inventory.snapshot import DeviceObjects
+from energylens.records import dataclass
 
 Body = dict[str, Any]
 Key = tuple[str, str]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from energylens.api.llmdeployment import DeploymentBudget, EnergyAccount
@@ -23,6 +23,7 @@ from energylens.decide.budgets.member_power import EnergyOf, as_measured
 from energylens.decide.budgets.own_budget import account_status, entry_of, means_the_same, period_of, used_watt_hours
 from energylens.decide.planned import PlannedDeployment, planned
 from energylens.planner.inventory.snapshot import gpus_of_pod
+from energylens.records import dataclass
 
 log = logging.getLogger("energylens")
 

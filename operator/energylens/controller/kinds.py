@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
@@ -29,6 +29,7 @@ from energylens.cluster.resources import (
     SERVICE,
     Resource,
 )
+from energylens.records import dataclass
 
 AGAIN_SECONDS = 2.0
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from energylens.measure.scrape import HttpScraper, TargetFailure
 from energylens.measure.source import DcgmExporterSource, EnergySource
 from energylens.measure.types import OwnedPods, PodRef, WindowMeasurement
 from energylens.planner.inventory.snapshot import gpus_of_pod
+from energylens.records import dataclass
 from energylens.serving.metadata import LWS_WORKER_INDEX
 
 ENGINE_PORT = 8000

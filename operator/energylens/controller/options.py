@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from energylens.controller.settings import Settings
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from energylens.controller.same import identity_of, is_same_object
 from energylens.decide.trimmed import PackedObject, trim_pod
 from energylens.planner.inventory.snapshot import OWNER_LABEL
+from energylens.records import dataclass
 
 Key = tuple[str, str]
 """Namespace and name."""

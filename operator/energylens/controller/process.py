@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from energylens.controller.health import Health
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ keeps a deployment from resting, and a pass is still made every so often.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from datetime import datetime
 
 from energylens.clock import Clock
@@ -17,6 +16,7 @@ from energylens.controller.store import Body, Key, Store
 from energylens.decide.deployment import rollback
 from energylens.decide.deployment.named_maps import names_of
 from energylens.decide.deployment.observation import Allowed, Observation
+from energylens.records import dataclass
 from energylens.serving.claims import claim_fields
 
 MOST_REST_SECONDS = 900.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
@@ -29,6 +28,7 @@ from energylens.cluster.resources import (
     Resource,
 )
 from energylens.controller.kinds import Report
+from energylens.records import dataclass
 
 LOOK_SECONDS, AGAIN_SECONDS = 60.0, 5.0
 """Between two checks while no right is missing, and while one is."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from energylens.cluster.undeclared import Path, as_text, without
+from energylens.records import dataclass
 
 AGAIN_SECONDS = 15.0
 """Seconds after which a whole status of each kind is sent again, since the definition may have been replaced."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +15,7 @@ from energylens.clock import Clock
 from energylens.controller.schema_gaps import SchemaGaps
 from energylens.decide.stated import Checked
 from energylens.decide.trimmed import Packed, packed
+from energylens.records import dataclass
 
 Body = Mapping[str, Any]
 Key = tuple[str, str]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -17,6 +16,7 @@ from prometheus_client.registry import Collector
 from energylens.api.quantity import parse_quantity
 from energylens.controller.store import Body, Key, Store
 from energylens.decide.deployment.revisions import saved_watts
+from energylens.records import dataclass
 
 OBJECT = ("namespace", "name")
 FRESH = ("Measured", "TooFewTokens", "TokensMissing")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from energylens.cluster.managers import status_managers
@@ -16,6 +16,7 @@ from energylens.controller.status_memory import StatusMemory
 from energylens.decide.deployment.workloads import WORKLOADS, Workloads
 from energylens.decide.trimmed import Packed, PackedObject, packed, shared, trim_child, trim_node
 from energylens.planner.inventory.snapshot import OWNER_LABEL
+from energylens.records import dataclass
 from energylens.serving.queues import PASSED_ANNOTATIONS
 from energylens.serving.workload import CANARY_SUFFIX, LWS_SUFFIX, PREFILL_SUFFIX, SUFFIXES
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+
+from energylens.records import dataclass
 
 _FORMAT = re.compile(
     r"(-(bf16|fp8|fp8-static-pertensor|fp8-dynamic|nvfp4|mxfp4|awq|int4|int8|gptq|gptq-int4|gptq-int8|w4a16|w8a8))+$"

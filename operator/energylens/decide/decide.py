@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from energylens.decide.deployment.observation import Allowed, Observation, PlanC
 from energylens.decide.deployment.status import status_of
 from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads, replicas_of
 from energylens.decide.reasons import EventReason
+from energylens.records import dataclass
 from energylens.serving.claims import NO_CLAIMS, Claims
 
 

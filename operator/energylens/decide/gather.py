@@ -6,7 +6,6 @@ no pods ran. All three plan from the inputs that are assembled here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from energylens.api.llmdeployment import LLMDeployment
@@ -26,6 +25,7 @@ from energylens.decide.learned.corrections import Pool
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.search.identity import action_hash
 from energylens.planner.types import ClusterSnapshot, PowerAllowance
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,14 @@ class Present:
     """The state of the pods, if new plans are verified beside the running ones; None if nobody observes it."""
 
 
+NOTHING_PRESENT = Present()
+
+
 def gather(
     deployment: LLMDeployment,
     offered: Offered,
     named: NamedMaps,
-    present: Present = Present(),
+    present: Present = NOTHING_PRESENT,
     *,
     now: datetime,
 ) -> Inputs:

@@ -7,13 +7,14 @@ operator may have written the status. Absent fields therefore have the defaults 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ValidationError
 
 from energylens.api.llmdeployment import WEEKDAYS, DeploymentBudget, EnergyAccount, Validation
+from energylens.records import dataclass
 
 Body = Mapping[str, Any]
 Model = TypeVar("Model", bound=BaseModel)

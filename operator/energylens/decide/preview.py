@@ -6,7 +6,7 @@ Pure. The decisions are the operator's own code; this module assembles the input
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -36,6 +36,7 @@ from energylens.decide.reasons import BudgetReason
 from energylens.decide.reservations import reservation, reserve
 from energylens.planner.answers import Answers
 from energylens.planner.types import ClusterSnapshot
+from energylens.records import dataclass
 from energylens.serving.claims import claims_of
 from energylens.serving.support import table_name
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from energylens.decide.planned import PlannedDeployment
 from energylens.planner.types import ClusterSnapshot, GpuAllocation
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from energylens.api.llmdeployment import LLMDeployment
@@ -13,6 +12,7 @@ from energylens.decide.budgets.counted import counted_watts, summed
 from energylens.decide.budgets.membership import Surroundings, counted_nodes, is_member
 from energylens.decide.planned import key_of, name_of, planned
 from energylens.decide.preview import World, counted_from_now, new_body
+from energylens.records import dataclass
 
 
 class UnusableBudgetError(ValueError):

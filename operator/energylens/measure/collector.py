@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from energylens.api.words import counted
 from energylens.clock import Clock
@@ -16,6 +16,7 @@ from energylens.measure.scrape import TargetFailure
 from energylens.measure.source import EnergySource
 from energylens.measure.types import EnergyReason, OwnedPods, Percentile, PodRef, WindowMeasurement
 from energylens.measure.window import WindowOptions, measure_window
+from energylens.records import dataclass
 
 MAX_NAMED = 3
 """Number of failures that a message spells out; it only counts the rest."""

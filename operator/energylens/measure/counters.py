@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from energylens.measure.types import Sample
+from energylens.records import dataclass
 
 FloatArray = npt.NDArray[np.float64]
 

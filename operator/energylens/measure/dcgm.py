@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from energylens.measure.exposition import MetricSample, parse
 from energylens.measure.types import GpuObservation, PodRef
+from energylens.records import dataclass
 
 Quantity = Literal["energy_joules", "power_watts", "power_limit_watts"]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from energylens.measure.counters import energy_track
 from energylens.measure.types import GpuEnergySeries
 from energylens.measure.window import CEILING_MARGIN, DEFAULT_CEILING_WATTS
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

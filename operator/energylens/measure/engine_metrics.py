@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from energylens.measure.exposition import MalformedExpositionError, MetricSample, parse
 from energylens.measure.types import EngineObservation, Histogram, PodRef
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from energylens.measure.engine_metrics import parse_engine
 from energylens.measure.exposition import MalformedExpositionError
 from energylens.measure.scrape import Scraper, TargetFailure
 from energylens.measure.types import EngineObservation, PodRef
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import MAXYEAR, datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -24,6 +23,7 @@ import aiohttp
 
 from energylens.budget.carbon import Forecast, ForecastError, hourly
 from energylens.measure.scrape import MEBIBYTE, HttpSession
+from energylens.records import dataclass
 from energylens.tls import client_context
 
 Service = Literal["electricitymaps", "watttime"]

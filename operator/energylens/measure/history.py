@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
 from energylens.measure.types import (
@@ -20,6 +20,7 @@ from energylens.measure.types import (
     Sample,
     TokenSeries,
 )
+from energylens.records import dataclass
 
 _Observation = TypeVar("_Observation", GpuObservation, EngineObservation)
 

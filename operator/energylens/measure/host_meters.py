@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 
 from energylens.measure.prometheus import Series
 from energylens.measure.types import Sample
+from energylens.records import dataclass
 
 METERS: Mapping[str, str] = {
     "kepler_platform_watts": "Kepler, by Redfish",

@@ -11,7 +11,6 @@ import asyncio
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from energylens.clock import Clock
@@ -21,6 +20,7 @@ from energylens.measure.prometheus_http import Prometheus, PrometheusError
 from energylens.measure.scrape import TargetFailure
 from energylens.measure.source import ENERGY_COUNTERS, SourceReading
 from energylens.measure.types import GpuObservation
+from energylens.records import dataclass
 
 OVERLAP_SECONDS = 60.0
 """Overlap of consecutive reads, s: remote storage and federation show a sample some time after its timestamp."""
@@ -36,6 +36,9 @@ class LabelMap:
     uuid: str = ""
     pod: str = ""
     namespace: str = ""
+
+
+OWN_NAMES = LabelMap()
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class PrometheusSource:
         *,
         lookback_seconds: float = 1800.0,
         matchers: str = "",
-        labels: LabelMap = LabelMap(),
+        labels: LabelMap = OWN_NAMES,
     ) -> None:
         """Read ``lookback_seconds`` first and after an outage, so that no energy is lost.
 

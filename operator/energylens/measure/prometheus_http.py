@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Protocol
 
 import aiohttp
 
 from energylens.measure.scrape import MEBIBYTE, HttpSession
+from energylens.records import dataclass
 from energylens.tls import client_context
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
 import aiohttp
 
 from energylens.clock import Clock
+from energylens.records import dataclass
 from energylens.tls import client_context
 
 FailureReason = Literal[

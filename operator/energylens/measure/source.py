@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from energylens.api.words import counted
@@ -12,6 +11,7 @@ from energylens.measure.dcgm import parse_dcgm
 from energylens.measure.exposition import MalformedExpositionError
 from energylens.measure.scrape import Scraper, TargetFailure
 from energylens.measure.types import GpuObservation
+from energylens.records import dataclass
 
 ENERGY_COUNTERS = "DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL or DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
 

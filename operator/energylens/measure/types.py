@@ -6,8 +6,10 @@ A counter is a series of (time, value) samples of one identity. Energy is attrib
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, NamedTuple
+
+from energylens.records import dataclass
 
 EnergyReason = Literal[
     "Measured",

@@ -7,7 +7,7 @@ energy counter is the only sound source of energy: power gauges are sampled far 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from energylens.measure.types import (
     TokenSeries,
     WindowMeasurement,
 )
+from energylens.records import dataclass
 
 DEFAULT_CEILING_WATTS = 2000.0
 """Limit assumed if no power limit is known, W; above the limit of any GPU board sold in 2026 (B300: 1400 W)."""

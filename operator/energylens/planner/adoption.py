@@ -8,7 +8,6 @@ switch. The saving is counted over the cooldown, the only period for which the n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from energylens.api.llmdeployment import (
@@ -31,6 +30,7 @@ from energylens.planner.search.identity import LAYOUT_FIELDS
 from energylens.planner.search.starts import LOAD_BYTES_PER_SECOND
 from energylens.planner.types import Feasible, Infeasible, PlanningResult
 from energylens.predictor.types import GpuSpec
+from energylens.records import dataclass
 
 COMPILE_SECONDS = 180.0
 """Compilation, kernel tuning and graph capture: reports for a 70B model on current vLLM are 1 to 4 minutes

@@ -17,7 +17,7 @@ import pickle
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ from energylens.predictor import Predictor
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.requantize import UnsupportedQuantizationError, with_quantization
 from energylens.predictor.types import GpuSpec
+from energylens.records import dataclass
 
 MOST_BYTES = 24 * 2**20
 """Size of the kept answers and candidates, compressed: for one question about 60 kB with bounds on its space; without,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from energylens.planner.types import ClusterSnapshot, PowerAllowance
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.requantize import with_quantization
 from energylens.predictor.types import GpuSpec
+from energylens.records import dataclass
 
 MOST_COUNTS = 32
 """Number of replica counts whose power a status lists; more are spread evenly, the first and the last included."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal
 
 import numpy as np
 
 from energylens.api.llmdeployment import PlanStatus
 from energylens.predictor.types import FloatArray
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

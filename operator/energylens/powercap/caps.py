@@ -6,7 +6,8 @@ Only GPUs of pods with the annotation are changed, and they get their default li
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from energylens.records import dataclass
 
 POWER_LIMIT_ANNOTATION = "dynamo.nvidia.com/gpu-power-limit"
 """Annotation of a pod: the power limit of each of its GPUs in whole watts. NVIDIA Dynamo reads it, too."""

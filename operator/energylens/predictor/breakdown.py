@@ -6,7 +6,7 @@ used unchanged; the learned correction and the power limit scale the dynamic par
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from energylens.predictor.model.architecture import ModelSpec, served_on
 from energylens.predictor.step.power import step_energy
 from energylens.predictor.step.rates import data_sheet, kernel_rates
 from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Prediction, Workload
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ output, because a class runs as long as it generates. Every mean below states ov
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from energylens.predictor.requests import RequestClass, output_variation, over_requests
+from energylens.records import dataclass
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from energylens.data import (
     PartitionedGpuError,
@@ -16,6 +16,7 @@ from energylens.data import (
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.requantize import UnsupportedQuantizationError, usual_release, with_quantization
 from energylens.predictor.types import GpuSpec
+from energylens.records import dataclass
 from energylens.runs.types import Run
 
 _REQUEST = {

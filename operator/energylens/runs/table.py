@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from energylens.records import dataclass
 from energylens.runs.fields import FieldError, choice, count, positive, required_text, short, text
 from energylens.runs.latency_table import is_latency_table, latency_run
 from energylens.runs.types import CONCURRENCY_COUNTS, ROLES, MeasuredRun, RowError, Run

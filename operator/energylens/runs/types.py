@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from energylens.predictor.load.workloads import counts_in_flight
+from energylens.records import dataclass
 
 Role = Literal["aggregated", "decode"]
 ROLES: tuple[Role, ...] = ("aggregated", "decode")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.planner.engines import EngineSettings
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.requantize import with_quantization
+from energylens.records import dataclass
 
 HTTP_PORT = 8000
 _LISTEN = 'case "$POD_IP" in *:*) host=::;; *) host=0.0.0.0;; esac; exec "$0" "$@" --host="$host"'

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.records import dataclass
 
 MountedBy = Literal["Pod", "Node"]
 _SHARED = ("ReadWriteMany", "ReadOnlyMany")

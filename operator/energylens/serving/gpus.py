@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
@@ -16,6 +15,7 @@ from energylens.planner.inventory.snapshot import CLAIMED_GPUS_LABEL, OWNER_LABE
 from energylens.planner.types import GpuAccess
 from energylens.predictor.gpu_names import node_label_values
 from energylens.predictor.types import GpuSpec
+from energylens.records import dataclass
 from energylens.serving.arguments import gpus_per_pod
 from energylens.serving.metadata import child
 

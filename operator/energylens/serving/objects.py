@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from energylens.api.llmdeployment import Engine, LLMDeployment, PlanStatus
 from energylens.planner.engines import EngineSettings, SettingError
 from energylens.planner.engines.versions import NAMES, other_engine
 from energylens.predictor.model.architecture import ModelSpec
+from energylens.records import dataclass
 from energylens.serving import reserved
 from energylens.serving.errors import ServingError
 from energylens.serving.gpus import BY_REQUEST, Placement, claim_template

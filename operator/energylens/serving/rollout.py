@@ -24,7 +24,6 @@ placed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +32,7 @@ from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.planner.inventory.access import with_one_access
 from energylens.planner.inventory.capacity import eligible, replicas_that_fit
 from energylens.planner.types import ClusterSnapshot
+from energylens.records import dataclass
 from energylens.serving.arguments import gpus_per_pod
 from energylens.serving.claims import NO_CLAIMS, Claims, one_at_a_time
 

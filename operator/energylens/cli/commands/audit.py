@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +35,7 @@ from energylens.cli.text.provenance import Provenance
 from energylens.cli.text.tables import dump
 from energylens.clock import SystemClock
 from energylens.measure.prometheus_http import Access
+from energylens.records import dataclass
 
 MIN_SECONDS = 30.0
 _Command = TypeVar("_Command", bound=Callable[..., Any])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from energylens.measure.prometheus_http import Access, PrometheusError, Promethe
 from energylens.measure.types import EngineObservation, GpuObservation, PodRef
 from energylens.planner.inventory.snapshot import NO_DEVICE_OBJECTS, DeviceObjects, snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot
+from energylens.records import dataclass
 
 if TYPE_CHECKING:
     from energylens.cluster.client import KubeClient

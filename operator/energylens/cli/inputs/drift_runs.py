@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.quantity import parse_quantity
@@ -15,6 +14,7 @@ from energylens.planner.engines.versions import tagged_version
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.parameters import active_parameter_count, parameter_count
 from energylens.predictor.model.requantize import UnsupportedQuantizationError, with_quantization
+from energylens.records import dataclass
 from energylens.runs import weight_precision
 
 COLUMNS = (

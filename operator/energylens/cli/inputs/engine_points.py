@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from energylens.benchmark.client import ServerUnderTest
 from energylens.benchmark.points import Point
@@ -19,6 +18,7 @@ from energylens.measure.engines import EngineScraper
 from energylens.measure.scrape import HttpScraper
 from energylens.measure.source import EnergySource
 from energylens.measure.types import WindowMeasurement
+from energylens.records import dataclass
 
 LONGEST_WARM_UP_SECONDS = 300.0
 _SETTLE_SECONDS = 1.0

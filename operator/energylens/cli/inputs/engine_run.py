@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from energylens.audit.arguments import EngineArguments, read_engine
 from energylens.audit.invocation import Unread, find_invocation
 from energylens.audit.shell import command_lines
 from energylens.cli.errors import InputError
+from energylens.records import dataclass
 
 _STOP_SECONDS = 120.0
 _ASK_SECONDS = 10.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from energylens.cli.errors import InputError
 from energylens.documents import DocumentError, json_document, yaml_documents
 from energylens.planner.inventory.snapshot import DeviceObjects
 from energylens.predictor.huggingface.config import UnsupportedConfigError, model_from_config
+from energylens.records import dataclass
 from energylens.serving import ServingError, check
 
 Object = dict[str, Any]

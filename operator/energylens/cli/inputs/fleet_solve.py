@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 
 from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentStatus
@@ -36,6 +36,7 @@ from energylens.planner.inventory.nodes import no_matching_gpus
 from energylens.planner.types import ClusterSnapshot
 from energylens.predictor.fitted.profiles import UnknownEngineError
 from energylens.predictor.model.requantize import UnsupportedQuantizationError
+from energylens.records import dataclass
 
 BUDGET = "--budget-watts"
 

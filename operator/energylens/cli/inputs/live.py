@@ -6,7 +6,6 @@ The Kubernetes client is imported when the first object is read: offline command
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -16,6 +15,7 @@ from energylens.api.base import ObjectMeta
 from energylens.api.parse import InvalidResourceError
 from energylens.cli.errors import InputError
 from energylens.cli.inputs.decorated import with_options
+from energylens.records import dataclass
 
 if TYPE_CHECKING:
     from energylens.cluster.client import KubeClient

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from energylens.cli.errors import InputError
 from energylens.clock import Clock
@@ -14,6 +13,7 @@ from energylens.measure.scrape import TargetFailure
 from energylens.measure.source import EnergySource
 from energylens.measure.types import GpuObservation, PodRef, WindowMeasurement
 from energylens.measure.window import WindowOptions, measure_window
+from energylens.records import dataclass
 
 INTERVAL_SECONDS = 1.0
 

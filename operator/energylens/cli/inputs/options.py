@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from energylens.cli.inputs.files import Asked, read_asked, with_model_config
 from energylens.cli.inputs.live import ClusterAccess, cluster_options, namespace_of
 from energylens.cli.inputs.world import join, world_of_cluster, world_of_file
 from energylens.decide.preview import World
+from energylens.records import dataclass
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

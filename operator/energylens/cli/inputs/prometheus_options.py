@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import click
 
 from energylens.cli.inputs.decorated import with_options
 from energylens.measure.prometheus_http import Access
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +15,7 @@ from energylens.budget.carbon import ForecastError, parse_forecast
 from energylens.cli.errors import InputError
 from energylens.cli.inputs.decorated import with_options
 from energylens.clock import SystemClock
+from energylens.records import dataclass
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

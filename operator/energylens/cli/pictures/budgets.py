@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from energylens.cli.pictures.charts import blank, dress
 from energylens.cli.pictures.colours import FILE, Colours
 from energylens.cli.pictures.plot import check_plot
 from energylens.cli.text.budgets import Budget, name_of
+from energylens.records import dataclass
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
 from xml.sax.saxutils import quoteattr
+
+from energylens.records import dataclass
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --muted: #5f6b7a; --grid: #e3e7ec; --surface: #ffffff;

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from energylens.api.llmdeployment import Slo
@@ -15,6 +13,7 @@ from energylens.planner.search.constraints import feasible
 from energylens.planner.search.frontier import RESOLUTION, pareto
 from energylens.planner.search.problem import Problem, Solution
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
+from energylens.records import dataclass
 
 CELLS = 120
 """Share of an axis within which points overlap and only one of them is drawn."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from zlib import crc32
 
 from energylens.data import load_gpus
+from energylens.records import dataclass
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 COLOURS = 6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from energylens.cli.pictures.colours import Colours
 from energylens.planner.search.week_load import HOURS
 from energylens.planner.week.planning import WeekPlan
 from energylens.predictor.types import FloatArray
+from energylens.records import dataclass
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

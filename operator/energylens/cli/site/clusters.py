@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from energylens.cli.text.provenance import Provenance
 from energylens.clock import SystemClock
 from energylens.decide.preview import World
 from energylens.measure.prometheus_http import Access
+from energylens.records import dataclass
 
 _NO_COUNTERS = (
     "An audit compares the counters of engines and GPUs over a window: start `energylens ui` with --prometheus URL, or "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from threading import Lock
 from typing import Protocol
 from urllib.parse import unquote
@@ -24,6 +23,7 @@ from energylens.cli.text.provenance import Provenance, made_from
 from energylens.clock import Clock
 from energylens.decide.preview import World
 from energylens.planner.fleet.milp import SolverError
+from energylens.records import dataclass
 
 OVERVIEW, FLEET, BUDGETS, DRIFT, AUDIT = "/", "/fleet", "/budgets", "/drift", "/audit"
 NAVIGATION = (

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from energylens.api.llmdeployment import PlanStatus, describe_plan
 from energylens.api.quantity import format_milli, parse_quantity
 from energylens.cli.text.tables import columns
 from energylens.decide.preview import Preview, World
+from energylens.records import dataclass
 
 HOURS_PER_DAY = 24
 _ABSENT = "-"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.quantity import parse_quantity
 from energylens.cli.text.tables import correction_text, joules
+from energylens.records import dataclass
 
 FIGURES = ("energy", "power", "itl", "tpot", "ttft", "end_to_end")
 NOT_COMPARED = ("LoadDiffers",)

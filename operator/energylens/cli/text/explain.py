@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from energylens.api.llmdeployment import Alternative, PlanStatus, describe_plan
@@ -23,6 +22,7 @@ from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.frontier import figures
 from energylens.planner.search.problem import Problem, Solution
 from energylens.planner.types import Change, Rejection
+from energylens.records import dataclass
 
 _PARTS = {
     "idle": "idle between requests",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from energylens.api.llmdeployment import LengthPercentiles, LLMDeployment, Measured, PredictedFigures
 from energylens.api.quantity import parse_quantity
 from energylens.cli.text.lengths import planned_p95
 from energylens.cli.text.tables import joules
 from energylens.decide.deployment.following import at_load, followed_load
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 from energylens.api.llmdeployment import PlannedJob
@@ -19,6 +18,7 @@ from energylens.planner.fleet.members import FleetMember
 from energylens.planner.fleet.planning import MARGINAL, FleetPlan
 from energylens.planner.search import describe
 from energylens.planner.search.frontier import alternative, planned_job
+from energylens.records import dataclass
 
 HOURS_PER_DAY = 24
 

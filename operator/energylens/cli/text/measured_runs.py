@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from energylens.accuracy.evaluate import predict_runs
 from energylens.cli.inputs.runs import predictor_for
 from energylens.cli.text.tables import columns
+from energylens.records import dataclass
 from energylens.runs import Run, read_runs, resolver
 
 FIGURES = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -19,6 +18,7 @@ from energylens.predictor.model.parameters import (
     served_parameter_count,
     weight_bytes,
 )
+from energylens.records import dataclass
 
 TOLERANCE_PERCENT = 1.0
 _HEADING = ("FILE", "FAMILY", "B PARAMS", "ACTIVE", "KV B/TOKEN", "WEIGHTS GB", "PUBLISHED", "OFF")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
 from energylens import __version__
 from energylens.planner.types import ClusterSnapshot
+from energylens.records import dataclass
 
 
 def made_from(made: datetime, cluster: str, predictors: Iterable[str] = ()) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from energylens.api.llmdeployment import Alternative
@@ -21,6 +21,7 @@ from energylens.planner.explain.whatif import ALL_FORMATS, SIXTEEN_BITS, WhatIf,
 from energylens.planner.search import describe
 from energylens.planner.search.frontier import figures
 from energylens.planner.search.problem import Solution, solve
+from energylens.records import dataclass
 
 NOTE = (
     "What if the weights were in another format, as such releases are usually made? The operator plans the checkpoint "

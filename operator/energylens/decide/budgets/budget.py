@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -13,6 +13,7 @@ from energylens.api.timestamp import moment_of
 from energylens.budget.periods import period_at
 from energylens.budget.usage import PowerAllowed, Usage, growth_allowed
 from energylens.decide.planned import Body, Key, key_of, name_of
+from energylens.records import dataclass
 
 CLOSED = "; meanwhile no plan may draw more than the running one"
 """End of the Ready condition's message for a budget that cannot be checked."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
@@ -15,6 +14,7 @@ from energylens.budget.usage import PowerAllowed
 from energylens.decide.budgets.counted import CountedWatts, quarters_ahead
 from energylens.decide.planned import WeekWatts
 from energylens.planner.types import BudgetLimit, EnergyLeft, PowerAllowance
+from energylens.records import dataclass
 
 SPEC = "spec."
 """Path of a budget's spec in messages."""

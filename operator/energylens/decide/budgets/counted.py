@@ -7,7 +7,7 @@ are counted in quarters, since time zones differ from UTC by quarters of an hour
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from energylens.api.energybudget import EnergyBudgetSpec
 from energylens.decide.budgets.membership import Surroundings, is_member, share
 from energylens.decide.planned import HOURS, PlannedDeployment, WeekWatts
+from energylens.records import dataclass
 
 QUARTERS = 4 * HOURS
 """Quarters of an hour in a week."""

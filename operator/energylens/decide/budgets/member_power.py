@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from energylens.budget.ledger import MeasuredEnergy
 from energylens.decide.planned import Key, PlannedDeployment
 from energylens.measure.energy import EnergySpan
+from energylens.records import dataclass
 
 PRESENT_SECONDS = 300.0
 """Seconds over which the measured power of a member is averaged."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from energylens.api.energybudget import ClusterEnergyBudgetSpec, EnergyBudgetSpec
 from energylens.api.selectors import carries, selects
 from energylens.decide.planned import PlannedDeployment
 from energylens.planner.types import GpuNode
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from energylens.api.base import Condition
@@ -24,6 +23,7 @@ from energylens.decide.budgets.budget import CLOSED
 from energylens.decide.deployment.condition import keep_transition_times
 from energylens.decide.planned import Key
 from energylens.decide.reasons import BudgetConditionType, BudgetReason
+from energylens.records import dataclass
 
 MAX_MEMBERS = 256
 HISTORY_POINTS = 96

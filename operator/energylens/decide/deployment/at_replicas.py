@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.words import counted
 from energylens.decide.deployment.case import Case
@@ -12,6 +10,7 @@ from energylens.decide.reasons import Reason
 from energylens.planner import effective_allowance
 from energylens.planner.search.identity import LAYOUT_FIELDS, identified, sealed
 from energylens.planner.shedding import with_fewer_replicas
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus, describe_plan
 from energylens.api.quantity import parse_quantity
@@ -23,6 +23,7 @@ from energylens.planner.types import Feasible, PlanningResult
 from energylens.predictor import Predictor
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from energylens.api.llmdeployment import PlanStatus
@@ -32,6 +32,7 @@ from energylens.planner.inventory.nodes import usable_nodes
 from energylens.planner.search.identity import serving_hash
 from energylens.planner.types import BY_RESOURCE, ClusterSnapshot, GpuAccess, GpuAllocation
 from energylens.predictor.model.architecture import ModelSpec
+from energylens.records import dataclass
 from energylens.serving import (
     Roles,
     ServingError,

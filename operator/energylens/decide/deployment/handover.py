@@ -8,7 +8,6 @@ by one, with a pause in which the new pods can use the freed GPUs; the remaining
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +16,7 @@ from energylens.decide.deployment.deadlines import queued_for_long
 from energylens.decide.deployment.observation import Body, Observation, PodState
 from energylens.decide.deployment.rollouts import EXCEEDED_QUOTA, RolloutProgress, refused_pods, rollout
 from energylens.decide.deployment.workloads import group_size, live_strategy, pod_spec_of, replicas_of
+from energylens.records import dataclass
 from energylens.serving.metadata import PREFIX
 from energylens.serving.timing import DEFAULT_GRACE_PERIOD_SECONDS
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +16,7 @@ from energylens.decide.deployment.profile_hours import NoHours
 from energylens.decide.deployment.verification import Beside
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.types import ClusterSnapshot, PowerAllowance
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from energylens.decide.deployment.named_maps import NamedMap
 from energylens.decide.deployment.observation import Body, PodState
 from energylens.decide.deployment.workloads import replicas_of, workload_revision
 from energylens.decide.reasons import ConditionType, Reason
+from energylens.records import dataclass
 
 MOST_START_SECONDS = 3600
 """Longest start that counts as measured; a pod that took longer waited for something else, such as GPUs."""

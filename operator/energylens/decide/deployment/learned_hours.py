@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -22,6 +22,7 @@ from energylens.api.quantity import format_milli, parse_quantity
 from energylens.api.timestamp import moment_of, timestamp
 from energylens.decide.deployment.load import RAISE, STEP, MeasuredLoad, rate_of, step_above, step_of
 from energylens.planner.search.week_load import HOURS
+from energylens.records import dataclass
 
 COVERED_SECONDS = 900
 """Measured time after which an hour counts as measured, s: a quarter of the hour."""

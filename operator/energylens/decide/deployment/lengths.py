@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from energylens.api.timestamp import moment_of, timestamp
 from energylens.decide.deployment.load import Followed, FollowedLoad, MeasuredLoad, follow
 from energylens.decide.learned.comparison import FEWEST_REQUESTS
 from energylens.measure.types import WindowMeasurement
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ smaller noise does not make the step oscillate.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
+
+from energylens.records import dataclass
 
 STEP = 1.25
 RAISE = 1.1

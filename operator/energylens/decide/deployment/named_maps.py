@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.decide.deployment.observation import Body
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

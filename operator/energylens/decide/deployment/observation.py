@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +30,7 @@ from energylens.planner.search.identity import action_hash
 from energylens.planner.types import ClusterSnapshot, PlanningResult, PowerAllowance
 from energylens.planner.week.planning import WeekPlan
 from energylens.predictor.model.architecture import ModelSpec
+from energylens.records import dataclass
 from energylens.serving.claims import NO_CLAIMS, Claims
 from energylens.serving.metadata import (
     CANARY,

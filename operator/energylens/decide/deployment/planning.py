@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 
 from energylens.api.llmdeployment import PlanStatus
@@ -30,6 +30,7 @@ from energylens.planner.week.planning import marked
 from energylens.predictor.fitted.profiles import UnknownEngineError
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.requantize import UnsupportedQuantizationError, with_quantization
+from energylens.records import dataclass
 from energylens.serving import ServingError, check
 
 MOST_TABLES = 64

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
@@ -18,6 +17,7 @@ from energylens.planner.search.identity import identified
 from energylens.planner.shedding import with_fewer_replicas
 from energylens.planner.types import Feasible, Infeasible, PlanningResult
 from energylens.predictor.model.parameters import weight_bytes
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

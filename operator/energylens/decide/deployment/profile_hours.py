@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,6 +12,7 @@ from energylens.api.llmdeployment.profile import MOST_ENTRIES
 from energylens.decide.deployment.named_maps import NamedMap
 from energylens.decide.reasons import Reason
 from energylens.documents import DocumentError, yaml_documents
+from energylens.records import dataclass
 
 _LIST: TypeAdapter[tuple[ProfileHours, ...]] = TypeAdapter(tuple[ProfileHours, ...])
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from energylens.api.llmdeployment import LLMDeployment, Model, PlanStatus
 from energylens.decide.deployment.observation import Body, PodState, plan_label, recorded_plan
 from energylens.decide.deployment.verification import Beside, SeenReplica
 from energylens.decide.deployment.workloads import group_size, pod_spec_of, workload_revision
 from energylens.measure.types import WindowMeasurement
+from energylens.records import dataclass
 from energylens.serving.claims import NO_CLAIMS, Claims, one_at_a_time
 from energylens.serving.merge import ENGINE_CONTAINER
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from datetime import datetime
 
 from energylens.api.llmdeployment import (
@@ -26,6 +25,7 @@ from energylens.api.timestamp import timestamp
 from energylens.decide.learned.comparison import LEAST_LOAD, MOST_LOAD, broken_objectives, joules
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.search.identity import action_hash, planning_inputs
+from energylens.records import dataclass
 
 WINDOWS = 2
 """Number of consecutive windows that decide, because a single one may contain a burst or the end of a warm-up."""

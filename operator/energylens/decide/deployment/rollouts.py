@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from energylens.api.words import counted
 from energylens.decide.deployment.observation import Body, Observation, PodState, plan_label
 from energylens.decide.deployment.workloads import group_size, live_strategy, replicas_of, workload_revision
 from energylens.decide.reasons import Reason
+from energylens.records import dataclass
 from energylens.serving.claims import one_at_a_time
 from energylens.serving.metadata import PLAN_LABEL
 

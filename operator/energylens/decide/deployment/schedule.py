@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from energylens.api.llmdeployment import (
@@ -21,6 +21,7 @@ from energylens.decide.deployment.timetable import Timetable
 from energylens.planner.search.identity import LAYOUT_FIELDS
 from energylens.planner.search.week_load import WeekLoad
 from energylens.planner.week.planning import WeekPlan
+from energylens.records import dataclass
 
 MOST_START_SECONDS = 3600
 """Longest start-up time that counts; a replica that took longer waited for something else, such as GPUs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Hashable, Iterator, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from energylens.api.llmdeployment import WEEKDAYS, LLMDeployment, PlanStatus, ScheduledReplicas, ScheduleStatus
 from energylens.api.quantity import format_milli
@@ -24,6 +24,7 @@ from energylens.planner.search.week_load import HOURS, at_rate
 from energylens.planner.types import Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.planner.week.planning import WeekPlan, WeekProblem, finished, plan_week_in_steps, saving_text
 from energylens.predictor.model.parameters import weight_bytes
+from energylens.records import dataclass
 
 Weeks = MutableMapping[tuple[Hashable, ...], WeekPlan | Infeasible]
 """Planned weeks by their inputs."""

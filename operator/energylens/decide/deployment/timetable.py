@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from energylens.api.llmdeployment import WEEKDAYS, ScheduledReplicas
 from energylens.planner.search.week_load import HOURS, WeekLoad
+from energylens.records import dataclass
 
 LOOK_AHEAD = timedelta(hours=HOURS + 25)
 """Time without a change, a week including clock changes, after which a schedule never changes."""

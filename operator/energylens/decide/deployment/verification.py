@@ -8,7 +8,6 @@ that could not be judged is tried again after the cooldown.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -25,6 +24,7 @@ from energylens.api.timestamp import timestamp
 from energylens.decide.reasons import Reason
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.search.identity import action_hash
+from energylens.records import dataclass
 
 WINDOWS = 2
 """Number of consecutive windows that decide, because a single one may contain a burst or the end of a warm-up."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from energylens.api.llmdeployment import PlanStatus
 from energylens.decide.deployment.observation import plan_label
+from energylens.records import dataclass
 from energylens.serving import Strategy, strategy_of
 from energylens.serving.metadata import revision_of
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from energylens.api.llmdeployment import LearnedCorrection, LLMDeployment, PlanStatus
@@ -26,6 +26,7 @@ from energylens.predictor.fitted.recalibration import (
     MeasuredPoint,
     factors_of,
 )
+from energylens.records import dataclass
 
 CONFIG_MAP_NAME = "energylens-corrections"
 DATA_KEY = "corrections.json"

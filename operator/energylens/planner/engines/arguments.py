@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from energylens.planner.engines.options import Option, choices_of, find, is_gone, is_read, nearest
 from energylens.planner.engines.versions import Version, display
+from energylens.records import dataclass
 
 _NUMBER = re.compile(r"^-\d+$|^-\d*\.\d+$")
 """Texts that argparse reads as a value, not as an option, although they begin with a dash."""

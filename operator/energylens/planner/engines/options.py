@@ -9,13 +9,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 
 from energylens.planner.engines.sglang_features import OPTIONS as SGLANG_FEATURES
 from energylens.planner.engines.sglang_options import OPTIONS as SGLANG_OPTIONS
 from energylens.planner.engines.versions import Version
 from energylens.planner.engines.vllm_options import OPTIONS as VLLM_OPTIONS
+from energylens.records import dataclass
 
 _TABLES = {"VLLM": VLLM_OPTIONS, "SGLang": SGLANG_OPTIONS + SGLANG_FEATURES}
 _READ: dict[str, Version] = {"VLLM": (0, 33), "SGLang": (0, 5, 23)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from energylens.planner.engines.versions import PROVED, Version, display, versio
 from energylens.predictor.fitted.profiles import EngineProfile, default_step_tokens, step_limits
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec, IntArray, Layouts
+from energylens.records import dataclass
 
 _BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}

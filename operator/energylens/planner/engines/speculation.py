@@ -7,12 +7,12 @@ vLLM 0.33 (config/speculative.py) takes one JSON, ``--speculative-config``; SGLa
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from energylens.api.llmdeployment import LLMDeploymentSpec, SpeculationMethod, WorkloadSpec
 from energylens.planner.engines.arguments import Arguments
 from energylens.planner.engines.settings import EngineSettings
 from energylens.predictor.types import Speculation
+from energylens.records import dataclass
 
 DEFAULT_METHOD: SpeculationMethod = "EAGLE"
 """Assumed method if neither the spec nor the arguments name one."""

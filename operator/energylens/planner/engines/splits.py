@@ -9,7 +9,6 @@ MXFP4): the input of a slice must be a multiple of the group (vllm-project/vllm#
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from energylens.predictor.model.architecture import (
     Quantization,
 )
 from energylens.predictor.types import BoolArray, IntArray, Layouts
+from energylens.records import dataclass
 
 PADDED = ("gpt_oss",)
 """Families whose engines pad experts to whole groups (vLLM 0.33, layers/quantization/mxfp4.py)."""

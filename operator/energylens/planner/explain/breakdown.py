@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from energylens.planner.search.objective import best, objective_values
 from energylens.planner.search.problem import Problem, Solution
 from energylens.predictor import Predictor
 from energylens.predictor.breakdown import EnergyParts, energy_parts
+from energylens.records import dataclass
 
 _WORTH_SAYING = 1e-4
 """Relative difference of the objective below which a constraint counts as free."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from energylens.api.llmdeployment import RequestShape
@@ -11,6 +9,7 @@ from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.load import thinned
 from energylens.planner.search.problem import Problem
 from energylens.predictor import Predictor
+from energylens.records import dataclass
 
 _LEVELS = {"P50": 0.5, "P95": 0.95, "P99": 0.99}
 

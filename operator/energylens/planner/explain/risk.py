@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from energylens.api.llmdeployment import Objective
 from energylens.planner.search import describe
 from energylens.planner.search.comparison import by_risk, predicted
 from energylens.planner.search.constraints import feasible
 from energylens.planner.search.objective import best
 from energylens.planner.search.problem import Solution
+from energylens.records import dataclass
 
 _UNITS: dict[Objective, str] = {"MinimizePower": "W", "MinimizeEnergy": "J per output token"}
 

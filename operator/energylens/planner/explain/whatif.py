@@ -8,7 +8,7 @@ from here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from energylens.planner.engines import EngineSettings
 from energylens.planner.engines.kernels import missing_kernels
@@ -16,6 +16,7 @@ from energylens.planner.search.problem import Problem, Solution, solve
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.requantize import FORMATS, usual_release, with_quantization
 from energylens.predictor.types import GpuSpec
+from energylens.records import dataclass
 
 SIXTEEN_BITS = "None"
 ALL_FORMATS = (SIXTEEN_BITS, *FORMATS)

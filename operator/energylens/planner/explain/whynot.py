@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from energylens.planner.search.objective import best, objective_values
 from energylens.planner.search.problem import Problem, Solution, solve
 from energylens.planner.types import Change, Rejection
 from energylens.predictor.types import BoolArray
+from energylens.records import dataclass
 
 Verdict = Literal["Chosen", "Loses", "Removed"]
 NOT_SET = "not set"

@@ -8,7 +8,7 @@ Whether pods fit on nodes is part of the program and also exact; see :mod:`energ
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from energylens.api.words import counted
 from energylens.planner.fleet.milp import Program, SolverError
 from energylens.planner.fleet.packing import Demand, Hole, Node, add_packing
+from energylens.records import dataclass
 
 WATTS_TOLERANCE = 1e-3
 """Tolerance by which a solution may exceed a power limit: the solver's rounding error, far below any measurable power.

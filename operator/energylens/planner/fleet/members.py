@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +17,7 @@ from energylens.planner.search.identity import inputs_hash
 from energylens.planner.search.objective import best, joules_at_risk, ranked, rounded
 from energylens.planner.search.problem import Problem, Solution, solve
 from energylens.predictor.types import BoolArray
+from energylens.records import dataclass
 
 _EXACT = 0.0
 

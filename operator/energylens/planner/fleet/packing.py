@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 
 from energylens.planner.fleet.milp import INFINITY, Program
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

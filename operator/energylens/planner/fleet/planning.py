@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from energylens.api.words import counted
 from energylens.planner.fleet.joint import (
@@ -22,6 +22,7 @@ from energylens.planner.fleet.members import FleetMember, member_of
 from energylens.planner.fleet.packing import Node
 from energylens.planner.inventory.access import with_one_access
 from energylens.planner.types import ClusterSnapshot
+from energylens.records import dataclass
 
 RELAXATIONS = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 """Factors on objectives that are tried, the smallest first, if no joint plan meets them all."""

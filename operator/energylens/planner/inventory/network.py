@@ -7,11 +7,12 @@ cloud's instance type does.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from energylens.api.llmdeployment import LLMDeploymentSpec
 from energylens.planner.types import GpuNode
 from energylens.predictor.types import GpuSpec
+from energylens.records import dataclass
 
 SPEED_LABEL = "energylens.dev/inter-node-gigabits-per-second"
 """Node label: total Gbit/s of all network adapters of a node, in one direction."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from energylens.api.quantity import parse_quantity
@@ -30,6 +29,7 @@ from energylens.planner.inventory.devices import (
 from energylens.planner.inventory.products import GKE_LABEL, PRODUCT_LABEL, NodeLabels
 from energylens.planner.types import BY_RESOURCE, GpuAccess
 from energylens.predictor.gpu_names import nearest_first
+from energylens.records import dataclass
 
 GPU_RESOURCE = "nvidia.com/gpu"
 MOST_GPUS = 1024

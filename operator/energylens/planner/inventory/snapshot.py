@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from energylens.planner.inventory.devices import (
@@ -29,6 +28,7 @@ from energylens.planner.inventory.node_gpus import GPU_RESOURCE, NodeGpus, gpu_c
 from energylens.planner.inventory.products import NodeLabels
 from energylens.planner.types import ClusterSnapshot, ExcludedNode, GpuAllocation, GpuNode, Taint
 from energylens.predictor.types import GpuSpec
+from energylens.records import dataclass
 
 OWNER_LABEL = "energylens.dev/llmdeployment"
 CLAIMED_GPUS_LABEL = "energylens.dev/claimed-gpus"

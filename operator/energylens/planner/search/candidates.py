@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from energylens.planner.search.ranking import Risk
 from energylens.planner.search.space import concatenate
 from energylens.predictor.load.scenario import Role
 from energylens.predictor.types import BoolArray, FloatArray, IntArray, Layouts
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

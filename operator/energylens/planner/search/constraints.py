@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -21,6 +20,7 @@ from energylens.planner.search import describe
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.types import PowerAllowance, Rejection
 from energylens.predictor.types import BoolArray, FloatArray
+from energylens.records import dataclass
 
 Kind = Literal["Structure", "Memory", "GPUs", "Load", "SLO", "Power"]
 

@@ -13,7 +13,6 @@ everything that a rule of the search compares.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from energylens.planner.search.objective import FREE, joules_at_risk, objective_
 from energylens.planner.search.ranking import LARGEST_TIE
 from energylens.planner.search.steps import directions
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
+from energylens.records import dataclass
 
 _ROOMIER = 2.0 * float(np.log1p(FREE))
 """Difference of log(value) by which the best candidate of a mask may exceed the lowest if predictions count as certain:

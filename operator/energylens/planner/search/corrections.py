@@ -7,7 +7,7 @@ A measurement of one layout also corrects every other layout of the same product
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from energylens.api.llmdeployment import CorrectionFactors, describe_layout
 from energylens.api.quantity import format_milli
 from energylens.predictor.fitted.recalibration import FIGURES, Factors, Lesson, Places, factors_at, factors_of
 from energylens.predictor.types import FloatArray, Layouts
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

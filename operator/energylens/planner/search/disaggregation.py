@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from energylens.planner.search.frontier import latencies, pareto
 from energylens.planner.search.placement import layout_at
 from energylens.planner.search.problem import MOST_CANDIDATES, Problem, clipped, reserve_of, spaces_of
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

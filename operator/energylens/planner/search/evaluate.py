@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from energylens.predictor.types import (
     Prediction,
     Workload,
 )
+from energylens.records import dataclass
 
 CACHED_ROWS = 4_096
 """Candidates per call of the predictor, which needs about 2.6 kB for each. Larger arrays exceed a core's cache and are

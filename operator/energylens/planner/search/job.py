@@ -6,14 +6,13 @@ fewer requests remain. Requests are distributed evenly over the replicas.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from energylens.api.llmdeployment import Scaling
 from energylens.planner.search.starts import Start, start_of
 from energylens.predictor.load.mixture import normal_quantiles
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from energylens.planner.search.job import Job, job_figures, serving_seconds
 from energylens.predictor.load.arrivals import thinned_variation
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Prediction, Workload
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

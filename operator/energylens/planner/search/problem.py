@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -30,6 +30,7 @@ from energylens.planner.types import GpuNode, PowerAllowance, Rejection
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.requests import RequestClass
 from energylens.predictor.types import GpuSpec, Workload
+from energylens.records import dataclass
 
 NO_BINDING_CONSTRAINT = "None"
 MOST_CANDIDATES = 400_000

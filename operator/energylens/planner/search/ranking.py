@@ -11,12 +11,12 @@ predictor can distinguish are ties, and the simpler one is chosen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
+from energylens.records import dataclass
 
 RISK = 1.0
 """Standard deviations that are added to the energy by which candidates are ranked."""

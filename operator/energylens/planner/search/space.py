@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from energylens.planner.inventory.capacity import replicas_that_fit
 from energylens.predictor.model.architecture import Attention, CompressedAttention, LatentAttention, ModelSpec, MoeFfn
 from energylens.predictor.model.rules import splits_experts
 from energylens.predictor.types import GpuSpec, IntArray, Layouts
+from energylens.records import dataclass
 
 BATCH_SIZES: tuple[int, ...] = tuple(2**i for i in range(11))
 MAX_PIPELINE_STAGES = 8

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from energylens.api.llmdeployment import Scaling
 from energylens.predictor.types import GpuSpec
+from energylens.records import dataclass
 
 LOAD_BYTES_PER_SECOND = 1e9
 """Rate at which weights are read from a network volume or a download. Page caches are faster; ignoring them keeps the

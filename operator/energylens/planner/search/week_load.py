@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from zoneinfo import ZoneInfo
 
 from energylens.api.llmdeployment import WEEKDAYS, LLMDeployment, Weekday, WorkloadSpec
 from energylens.api.quantity import parse_quantity
+from energylens.records import dataclass
 
 HOURS = 168
 """Hours of a week. Every day counts as 24 hours, also a day on which clocks change."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +19,7 @@ from energylens.planner.search.starts import Start
 from energylens.planner.search.week_load import WeekLoad
 from energylens.planner.week.cycle import Cycle
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
+from energylens.records import dataclass
 
 _SECONDS = 3600.0
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from energylens.predictor.types import FloatArray, IntArray
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

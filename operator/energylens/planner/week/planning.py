@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -39,6 +39,7 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.parameters import weight_bytes
 from energylens.predictor.model.requantize import with_quantization
 from energylens.predictor.types import FloatArray, GpuSpec
+from energylens.records import dataclass
 
 _Result = TypeVar("_Result")
 _RATE = "spec.workload.requestsPerSecond"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from energylens.predictor.fitted.noise import noise_variance, physics_spread
 from energylens.predictor.fitted.residual import TARGETS, ResidualModel, RunFeatures, correct, prior_variance
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, IntArray, Interval, Layouts, Workload
+from energylens.records import dataclass
 
 UNKNOWN_VARIANCE = 0.12**2
 """Standard deviation of the logarithm without a residual model."""

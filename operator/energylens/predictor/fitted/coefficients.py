@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from energylens.predictor.fitted.intervals import IntervalModel
 from energylens.predictor.fitted.residual import ResidualModel
 from energylens.predictor.step.moe_tables import MoeTables
 from energylens.predictor.types import GpuSpec
+from energylens.records import dataclass
 
 FORMAT = 6
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from energylens.predictor.fitted.intervals import IntervalModel
 from energylens.predictor.fitted.residual import ResidualModel, layout_variance
 from energylens.predictor.types import FloatArray, IntArray
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import exp
 
 from energylens.predictor.fitted.coefficients import Coefficients
@@ -20,6 +19,7 @@ from energylens.predictor.fitted.features import (
 from energylens.predictor.fitted.profiles import EngineProfile
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Workload
+from energylens.records import dataclass
 
 Degrees = tuple[int, int, int, int]
 """Names of the degrees: tensor, pipeline, expert and data parallel."""

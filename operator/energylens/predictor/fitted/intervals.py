@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
 from energylens.predictor.fitted.features import NEAREST
 from energylens.predictor.types import BoolArray, FloatArray, IntArray, Interval
+from energylens.records import dataclass
 
 TARGETS = ("step", "tpot", "itl", "power", "energy")
 """Targets: mean step, which determines throughput, time per output token, median ITL, power, and energy per token."""

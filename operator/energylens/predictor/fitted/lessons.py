@@ -7,7 +7,7 @@ a change of some size, so that small fluctuations do not replan a cluster with e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import exp, log, log1p
 
 import numpy as np
@@ -21,6 +21,7 @@ from energylens.predictor.fitted.recalibration import (
     factors_at,
     learn,
 )
+from energylens.records import dataclass
 
 STEP = 0.05
 """Plans use new factors when one of them changed by this share since the last time."""

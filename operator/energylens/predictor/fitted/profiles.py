@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from energylens.predictor.model.memory import FULL_CACHE
 from energylens.predictor.step.latency import Overlap
 from energylens.predictor.step.lockstep import APART, Lockstep
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts
+from energylens.records import dataclass
 
 _SGLANG_STEPS = ((20.0, 2048), (60.0, 4096), (160.0, 8192), (float("inf"), 16384))
 """Memory in GiB below which a GPU uses the chunk size, and that chunk size in tokens."""

@@ -13,12 +13,13 @@ a window differs from the others too far to be of a common cause.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 import numpy.typing as npt
 
 from energylens.predictor.types import BoolArray, FloatArray
+from energylens.records import dataclass
 
 FIGURES = ("itl", "ttft", "power", "energy")
 

@@ -8,7 +8,7 @@ run all kernels are zero, and so is the correction.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
+from energylens.records import dataclass
 
 _Value = TypeVar("_Value", bound=np.generic)
 TARGETS = ("step", "itl", "power")

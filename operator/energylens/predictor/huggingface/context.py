@@ -9,10 +9,10 @@ factor.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from energylens.predictor.huggingface.fields import Fields
+from energylens.records import dataclass
 
 _COUNTED_ALREADY = ("default", "su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "mrope")
 _LONGEST = 1 << 31

@@ -6,7 +6,6 @@ import fnmatch
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from energylens.predictor.huggingface.fields import Fields
 from energylens.predictor.model.architecture import (
@@ -20,6 +19,7 @@ from energylens.predictor.model.architecture import (
     Quantization,
     Scaling,
 )
+from energylens.records import dataclass
 
 PLAIN = Quantization()
 _SPARSE_FORMATS = ("marlin-24", "sparse-24-bitmask", "sparse-bitmask")

@@ -7,11 +7,11 @@ models and InternVL's own format, the publishers' code. Norms and biases are ign
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from energylens.predictor.huggingface.encoders import AUDIO, VISION
 from energylens.predictor.huggingface.fields import Fields
 from energylens.predictor.model.architecture import Tower
+from energylens.records import dataclass
 
 TEXT_PARTS = ("text_config", "llm_config", "language_config")
 _NAMED_TOWERS = (

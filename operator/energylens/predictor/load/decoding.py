@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from energylens.predictor.load.occupancy import MOST_GROWTH, Occupancy
 from energylens.predictor.load.step_law import MOST_PREFILL, normal_share
 from energylens.predictor.requests import RequestClass
 from energylens.predictor.types import FloatArray, IntArray
+from energylens.records import dataclass
 
 LEAST_TOKENS = 1e-9
 """Least tokens after the first token, for requests without any, so that their logarithm is finite."""

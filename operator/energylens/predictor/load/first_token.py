@@ -7,7 +7,7 @@ whether a long prompt arrives beside it; within each case the time is log-normal
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -18,6 +18,7 @@ from energylens.predictor.load.queueing import PlaceWait
 from energylens.predictor.load.step_law import Arriving, Met, StepLaw, StepTerms, normal_share
 from energylens.predictor.load.step_work import Group
 from energylens.predictor.types import FloatArray
+from energylens.records import dataclass
 
 SELDOM = 1e-3
 """Probability of a backlog of prompts below which percentiles ignore it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +11,7 @@ from energylens.predictor.load.steady import clumped
 from energylens.predictor.load.step_law import StepTerms
 from energylens.predictor.load.step_work import Group
 from energylens.predictor.types import FloatArray, IntArray
+from energylens.records import dataclass
 
 COARSE = 6
 """Points at which a distribution function is evaluated before its quantiles are searched between two of them."""

@@ -7,13 +7,13 @@ so that the median mostly excludes prefill.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import erf, sqrt
 
 import numpy as np
 
 from energylens.predictor.types import FloatArray, IntArray
+from energylens.records import dataclass
 
 MANY = 6.0
 """Starts per step above which the Poisson distribution is approximated as normal."""

@@ -8,11 +8,10 @@ does not depend on the service distribution (Cohen, Acta Informatica 12, 1979).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from energylens.predictor.types import FloatArray
+from energylens.records import dataclass
 
 _NEAR, _FAR = (5.0 - 10.0**0.5) ** 0.5, (5.0 + 10.0**0.5) ** 0.5
 _POINTS: FloatArray = np.array([-_FAR, -_NEAR, 0.0, _NEAR, _FAR])

@@ -9,7 +9,6 @@ inter-token latency is the step, which every running sequence experiences.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -24,6 +23,7 @@ from energylens.predictor.load.queueing import PlaceWait, place_wait, queue_vari
 from energylens.predictor.load.step_law import Arriving, StepLaw, StepTerms, normal_share, step_law
 from energylens.predictor.load.step_work import grouped, third_moment
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
+from energylens.records import dataclass
 
 BURST_MEMORY = 2.5
 """Rate at which bursty arrivals clump with growing arrivals per step, fitted to simulated gamma arrivals."""
@@ -159,8 +159,15 @@ def _alike(loop: OpenLoop, waits: BoolArray) -> tuple[IntArray, IntArray]:
 
 @lru_cache(maxsize=16)
 def _odd_numbers(count: int) -> npt.NDArray[np.uint64]:
-    """Return ``count`` fixed odd numbers of 64 random bits, which tell sums of other numbers apart."""
-    return np.random.default_rng(0).integers(0, 2**63, count, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    """Return ``count`` fixed odd numbers of 64 well-mixed bits, which tell sums of other numbers apart.
+
+    They are the first of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). Importing ``numpy.random`` takes longer than
+    a prediction.
+    """
+    mixed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray((mixed ^ (mixed >> np.uint64(31))) | np.uint64(1))
 
 
 def _terms_at(loop: OpenLoop, states: FloatArray) -> StepTerms:

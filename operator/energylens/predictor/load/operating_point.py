@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +10,7 @@ from energylens.predictor.load.mixture import StepMixture
 from energylens.predictor.load.scenario import Scenario
 from energylens.predictor.load.steady import Pace
 from energylens.predictor.types import BoolArray, FloatArray
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

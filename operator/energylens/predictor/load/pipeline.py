@@ -14,11 +14,10 @@ micro-batch in a receive operation, like a rank that waits in a collective.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from energylens.predictor.types import BoolArray, FloatArray, Layouts
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ in flight is a closed network of one queue and one delay, solved by mean value a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from energylens.predictor.load.occupancy import Occupancy
 from energylens.predictor.load.step_law import normal_share
 from energylens.predictor.types import FloatArray, IntArray
+from energylens.records import dataclass
 
 SQRT_2PI = 2.5066282746310002
 LEAST_SKEW, MOST_SKEW = 0.01, 1.9

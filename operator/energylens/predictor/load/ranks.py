@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from energylens.predictor.load.mixture import normal_quantiles
 from energylens.predictor.step.lockstep import Lockstep
 from energylens.predictor.types import FloatArray
+from energylens.records import dataclass
 
 BUSIEST = 0.995
 """Largest share of a rank's steps that prefill; with more prompts, fewer sequences run."""

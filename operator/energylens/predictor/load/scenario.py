@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Workload
+from energylens.records import dataclass
 
 Role = Literal["aggregated", "prefill", "decode"]
 """Role of a replica: both phases, or one phase in a disaggregated deployment."""

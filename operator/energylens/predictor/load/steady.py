@@ -5,7 +5,7 @@ Physics only; :mod:`energylens.predictor.core` adds the residual and the interva
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from energylens.predictor.step.power import capped, frequency_fraction, sheet_li
 from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, data_sheet, kernel_rates
 from energylens.predictor.step.work import ClassLoad, StepLoad, Work, joined
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Workload
+from energylens.records import dataclass
 
 START_CLUMP = 2.5
 """Requests that start together once on average one or more starts per step.

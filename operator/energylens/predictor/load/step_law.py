@@ -12,12 +12,13 @@ length.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from energylens.predictor.load.step_work import Group, StepKind, kinds_of_work, log_normal
 from energylens.predictor.types import FloatArray
+from energylens.records import dataclass
 
 ROUNDS = 5
 """Iterations of the fixed point between the share of steps with prompts and the length of steps."""

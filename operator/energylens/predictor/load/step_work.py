@@ -8,12 +8,12 @@ the longest group and any shorter ones; with none of the longest but some of the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from energylens.predictor.types import FloatArray
+from energylens.records import dataclass
 
 ALIKE = 1.3
 """Classes whose prompts differ by less than this factor are one group."""

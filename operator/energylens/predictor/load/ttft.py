@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from energylens.predictor.load.step_work import Group
 from energylens.predictor.model.parameters import kv_cache_bytes
 from energylens.predictor.requests import over_requests, prompt_variation, shape_covariance, variation_of
 from energylens.predictor.types import FloatArray, Workload
+from energylens.records import dataclass
 
 FIRST_TOKEN_SECONDS = 0.008
 """Time outside of the engine's steps between a request's first byte and its answer's first byte: HTTP, tokenization,

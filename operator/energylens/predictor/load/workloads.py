@@ -8,11 +8,12 @@ latency cover the whole run, at the end of which the batch drains.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import expm1, tanh
 
 from energylens.predictor.model.architecture import Attention, ModelSpec, MoeFfn
 from energylens.predictor.types import Sampled, Workload
+from energylens.records import dataclass
 
 LIFETIME = 0.75
 """Mean age of a running sequence / mean output in steady state: (1 + v^2) / 2 for outputs with a coefficient of

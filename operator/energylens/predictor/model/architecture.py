@@ -7,8 +7,10 @@ einsum interface derives the cost of an operation from these shapes; no cost is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal
+
+from energylens.records import dataclass
 
 WeightFormat = Literal["bfloat16", "fp8", "mxfp4", "nvfp4", "int8", "int4"]
 ActivationFormat = Literal["bfloat16", "fp8", "mxfp8", "nvfp4", "int8"]

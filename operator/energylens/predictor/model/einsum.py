@@ -14,7 +14,7 @@ All other letters are free and take their size from :attr:`Einsum.sizes`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from functools import cached_property
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from energylens.predictor.model.architecture import Quantization
 from energylens.predictor.types import FloatArray
+from energylens.records import dataclass
 
 TOKEN_RANK = "t"
 CONTEXT_RANK = "c"

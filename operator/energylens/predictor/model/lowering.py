@@ -8,7 +8,7 @@ C); Mamba-2 (arXiv 2405.21060); gated delta rule (arXiv 2412.06464).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from energylens.predictor.model.architecture import (
@@ -25,6 +25,7 @@ from energylens.predictor.model.architecture import (
     Quantization,
 )
 from energylens.predictor.model.einsum import Einsum, Operand, Split
+from energylens.records import dataclass
 
 BF16 = Quantization()
 TENSOR, WEIGHT, CACHE = Split.TENSOR, Operand.WEIGHT, Operand.CACHE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -37,6 +36,7 @@ from energylens.predictor.step.work import (
     graph_tokens,
 )
 from energylens.predictor.types import FloatArray, GpuSpec, Layouts
+from energylens.records import dataclass
 
 SORT_FREE_FAMILIES = frozenset({"gpt_oss", "nemotron_h"})
 """Families whose published generation_config.json sets neither top_p nor top_k, so that sampling needs no sort."""

@@ -8,8 +8,6 @@ between eagerly launched attention, and larger steps launch every kernel from th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from energylens.predictor.model.einsum import Collective
@@ -18,6 +16,7 @@ from energylens.predictor.step.links import host_link_factor, host_link_floor
 from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, per_operation
 from energylens.predictor.step.work import CollectiveWork, Work
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
+from energylens.records import dataclass
 
 FRONTEND_SOFT = 4.0
 LATENT = KERNEL_INDEX["moe:fp8_block_latent"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 
 from energylens.predictor.types import FloatArray
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

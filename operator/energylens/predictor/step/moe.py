@@ -5,13 +5,12 @@ Like EnergyLens (arXiv 2605.14249), this uses the average load for energy and th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from energylens.predictor.model.architecture import MoeFfn
 from energylens.predictor.model.einsum import ACTIVATION_BYTES
 from energylens.predictor.types import FloatArray
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ nearest measured one: ratios transfer between shapes, times do not.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from energylens.predictor.model.architecture import MoeFfn
 from energylens.predictor.step.moe import evenly_hit
 from energylens.predictor.types import FloatArray, GpuSpec
+from energylens.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ operation x operations. Energies are added over operations even if these overlap
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from energylens.predictor.step.latency import StepTime, padded_seconds
 from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, per_operation
 from energylens.predictor.step.work import CollectiveWork, Work
 from energylens.predictor.types import BoolArray, FloatArray
+from energylens.records import dataclass
 
 _EXPERTS = [index for name, index in KERNEL_INDEX.items() if name.startswith("moe")]
 

@@ -7,13 +7,13 @@ prediction, where a constant is a number, and fitting, where it is an array over
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from energylens.predictor.step.kernels import KERNELS
 from energylens.predictor.types import BoolArray, FloatArray, GpuSpec
+from energylens.records import dataclass
 
 Number = float | FloatArray
 Constants = Mapping[str, Number]

@@ -6,13 +6,14 @@ Nothing here is calibrated; :mod:`energylens.predictor.step.latency` computes th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from energylens.predictor.model.einsum import Collective
 from energylens.predictor.types import FloatArray, IntArray, Layouts
+from energylens.records import dataclass
 
 LARGEST_GRAPH = 512.0
 """Tokens of the largest step for which vLLM captures a CUDA graph."""
