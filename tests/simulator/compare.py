@@ -5,23 +5,23 @@ says of arrivals, chunks, slots and waiting. Prompts are log-normal with the spr
 all alike or log-normal, times between requests exponential or gamma distributed.
 
 Near capacity a queue forgets slowly: at 95 %, the P95 of TTFT of 300,000 requests differs by a fifth or more from one
-run to the next. ``--seeds`` and ``--requests`` say how many runs of how many requests; beside each error of TTFT stands
-the standard error of the simulated percentile.
+run to the next, so that there are four million of them in a hundred runs side by side. ``--runs`` and ``--requests``
+say how many runs of how many requests, ``--load`` which loads; beside each error of TTFT stands the standard error of
+the simulated percentile. All tables take some minutes for each variant.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from tests.simulator.batching import Limits, Request, Step
-from tests.simulator.counting import count
+from tests.simulator.batching import Limits
+from tests.simulator.lanes import Loads, serve
 
 from energylens.data import find_gpu, load_model
 from energylens.data.predictor import load_predictor
@@ -32,7 +32,7 @@ from energylens.predictor.load.steady import Physics, steady_state
 from energylens.predictor.load.ttft import FIRST_TOKEN_SECONDS
 from energylens.predictor.requests import RequestClass
 from energylens.predictor.step.rates import data_sheet, kernel_rates
-from energylens.predictor.types import FloatArray, Layouts, Prediction, Workload
+from energylens.predictor.types import FloatArray, IntArray, Layouts, Prediction, Workload
 
 STEP_TOKENS = 8192
 """vLLM's default of a server on an H100."""
@@ -54,8 +54,8 @@ class Case:
     utilization: float
     """Arrivals over what the predictor says that the replica can serve."""
     requests: int = 40_000
-    """Of one seed. Near capacity a batch of 256 takes some thousand requests to fill."""
-    seeds: int = 3
+    """Of one run. Near capacity a batch of 256 takes some thousand requests to fill."""
+    runs: int = 100
     arrivals: float = 1.0
     """Squared coefficient of variation of the times between requests."""
     outputs: float = 0.0
@@ -117,7 +117,23 @@ def predicted(predictor: Predictor, case: Case) -> tuple[float, Prediction]:
     return rate, told.at_rate(model, gpu, _layouts(case), case.workload, np.array([rate]))
 
 
-def step_seconds(predictor: Predictor, case: Case, places: int) -> Callable[[Step], float]:
+@dataclass(frozen=True)
+class StepTable:
+    """Seconds of steps by their decoding sequences, shape (places + 1,)."""
+
+    decode: FloatArray
+    base: FloatArray
+    """Of a step that computes prompts, without the part that grows with them."""
+    slope: FloatArray
+    """Of each token of a prompt."""
+
+    def __call__(self, decodes: IntArray, tokens: IntArray) -> FloatArray:
+        """Return the seconds of steps that compute ``tokens`` of prompts beside ``decodes`` sequences."""
+        at = np.minimum(decodes, len(self.decode) - 1)
+        return np.where(tokens > 0, self.base[at] + self.slope[at] * tokens, self.decode[at])
+
+
+def step_seconds(predictor: Predictor, case: Case, places: int) -> StepTable:
     """Return the time of a step by what it computes: what the predictor's physics says of it."""
     model, gpu = load_model(case.model), find_gpu(case.gpu)
     constants, _ = predictor.constants(gpu)
@@ -130,80 +146,63 @@ def step_seconds(predictor: Predictor, case: Case, places: int) -> Callable[[Ste
     # Of several prompts where the mixture lets so many start together.
     prompts = grid / case.workload.output_tokens / steady.starts
     slope = (steady.with_starts(np.ones_like(grid)) - base) / prompts / case.workload.input_tokens
-    table = [np.interp(np.arange(places + 1), grid, column).tolist() for column in (steady.decode, base, slope)]
-
-    def seconds(step: Step) -> float:
-        decode, mixed, more = (column[min(step.decodes, places)] for column in table)
-        return mixed + more * step.prompt_tokens if step.prompts else decode
-
-    return seconds
+    return StepTable(*(np.interp(np.arange(places + 1), grid, column) for column in (steady.decode, base, slope)))
 
 
-def drawn(case: Case, rate: float, spread: float, seed: int) -> list[Request]:
+def drawn(case: Case, rate: float, spread: float, seed: int, runs: int = 1) -> Loads:
     """Return requests of a case; ``spread`` is the deviation of the logarithm of prompt lengths."""
-    rng, now, requests = random.Random(seed), 0.0, []
+    rng, shape = np.random.default_rng(seed), (runs, case.requests)
+    arrivals = np.cumsum(rng.gamma(1.0 / case.arrivals, case.arrivals / rate, shape), axis=1)
     parts = case.classes or (RequestClass(1.0, case.input_tokens, case.output_tokens, output_variation=case.outputs),)
-    shares = [part.share for part in parts]
-    for _ in range(case.requests):
-        now += rng.gammavariate(1.0 / case.arrivals, case.arrivals / rate)
-        part = parts[0] if len(parts) == 1 else rng.choices(parts, shares)[0]
-        varies = part.prompt_variation
-        prompts = spread if varies is None else math.sqrt(math.log1p(varies))
-        outputs = math.sqrt(math.log1p(part.output_variation))
-        prompt = part.input_tokens * math.exp(rng.gauss(0.0, prompts) - prompts**2 / 2.0)
-        output = part.output_tokens * math.exp(rng.gauss(0.0, outputs) - outputs**2 / 2.0)
-        requests.append(Request(now, max(1, round(prompt)), max(1, round(output))))
-    return requests
+    part = rng.choice(len(parts), shape, p=[part.share for part in parts])
+    varies = [part.prompt_variation for part in parts]
+    prompt_spreads = np.array([spread if each is None else math.sqrt(math.log1p(each)) for each in varies])[part]
+    output_spreads = np.array([math.sqrt(math.log1p(each.output_variation)) for each in parts])[part]
+    prompts = np.array([each.input_tokens for each in parts])[part] * _log_normal(rng, prompt_spreads)
+    outputs = np.array([each.output_tokens for each in parts])[part] * _log_normal(rng, output_spreads)
+    return Loads(
+        arrivals, np.maximum(np.rint(prompts), 1).astype(np.int64), np.maximum(np.rint(outputs), 1).astype(np.int64)
+    )
+
+
+def _log_normal(rng: np.random.Generator, spreads: FloatArray) -> FloatArray:
+    """Return log-normal numbers of mean 1 by the deviations of their logarithms."""
+    return np.asarray(np.exp(spreads * rng.standard_normal(spreads.shape) - spreads**2 / 2.0))
 
 
 def simulated(predictor: Predictor, case: Case, rate: float, places: int) -> Outcome:
-    """Return what a replica does with ``rate`` requests per second, over all seeds."""
-    seconds = step_seconds(predictor, case, places)
+    """Return what a replica does with ``rate`` requests per second, over all runs."""
     constants, _ = predictor.constants(find_gpu(case.gpu))
     spread = float(np.asarray(constants["prompt_spread"]))
-    ahead = predictor.profile.steps_ahead > 0
-    first, took, counts, later, outputs = [], [], [], [], []
-    held, time, ended = 0.0, 0.0, 0
-    for seed in range(1, case.seeds + 1):
-        requests = drawn(case, rate, spread, seed)
-        limits = Limits(min(case.slots, places), case.step_tokens, 0, scheduled_ahead=ahead)
-        found = count(requests, limits, seconds)
-        begin, end = requests[int(WARM * len(requests))].arrival, requests[-1].arrival
-        steps = np.array(found.steps)
-        steps = steps[(steps[:, 0] >= begin) & (steps[:, 0] < end)]
-        judged = slice(int(WARM * len(requests)), None)
-        first.append(np.array(found.first)[judged])
-        later.append((np.array(found.last) - [request.arrival for request in requests])[judged] - first[-1])
-        outputs.append(np.array([request.output for request in requests])[judged])
-        took.append(steps[:, 1])
-        counts.append(steps[:, 2])
-        held += float(steps[:, 1] @ steps[:, 2])
-        ended += sum(begin <= last <= end for last in found.last)
-        time += end - begin
-    ttft, gaps, weights = np.concatenate(first), np.concatenate(took), np.concatenate(counts)
-    rest = np.concatenate(later)
-    tpot = (rest / np.maximum(np.concatenate(outputs) - 1, 1))[np.concatenate(outputs) > 1]
-    order = np.argsort(gaps)
-    share = np.cumsum(weights[order]) / weights.sum()
+    limits = Limits(min(case.slots, places), case.step_tokens, 0, scheduled_ahead=predictor.profile.steps_ahead > 0)
+    loads = drawn(case, rate, spread, 1, case.runs)
+    judged = slice(int(WARM * case.requests), None)
+    begins, ends = loads.arrivals[:, judged][:, 0], loads.arrivals[:, -1]
+    found = serve(loads, limits, step_seconds(predictor, case, places), begins)
+    first, outputs = found.first[:, judged], loads.outputs[:, judged]
+    rest = (found.last - loads.arrivals)[:, judged] - first
+    tpot = (rest / np.maximum(outputs - 1, 1))[outputs > 1]
+    ended = (found.last >= begins[:, None]) & (found.last <= ends[:, None])
+    time = float((ends - begins).sum())
     return Outcome(
-        {level: 1e3 * float(np.quantile(ttft, level)) for level in LEVELS},
-        {level: 1e3 * float(gaps[order][np.searchsorted(share, level)]) for level in LEVELS},
+        {level: 1e3 * float(np.quantile(first, level)) for level in LEVELS},
+        {level: 1e3 * found.itl(level) for level in LEVELS},
         {level: 1e3 * float(np.quantile(tpot, level)) for level in LEVELS},
-        {level: 1e3 * float(np.quantile(ttft + rest, level)) for level in LEVELS},
-        held / time,
-        ended / time / rate,
+        {level: 1e3 * float(np.quantile(first + rest, level)) for level in LEVELS},
+        float(found.held @ np.arange(len(found.held))) / time,
+        float(ended.sum()) / time / rate,
         {level: _standard_error(first, level) for level in LEVELS},
     )
 
 
-def _standard_error(runs: Sequence[FloatArray], level: float) -> float:
-    """Return the standard error of a quantile over several runs, relative to it.
+def _standard_error(runs: FloatArray, level: float) -> float:
+    """Return the standard error of a quantile over several runs, shape (runs, requests), relative to it.
 
     It is that of the share beyond the quantile, over the density there.
     """
-    whole = np.concatenate(runs)
+    whole = runs.reshape(-1)
     at = np.quantile(whole, level)
-    share = float(np.std([np.mean(run > at) for run in runs], ddof=1)) / math.sqrt(len(runs))
+    share = float(np.std((runs > at).mean(axis=1), ddof=1)) / math.sqrt(len(runs))
     low, high = np.quantile(whole, [max(level - share, 0.0), min(level + share, 1.0)])
     return float((high - low) / 2.0 / at)
 
@@ -216,6 +215,8 @@ LOADS = (
     ("Qwen/Qwen3-30B-A3B", "H100", 2, 1000, 1000, 128),
 )
 UTILIZATIONS = (0.2, 0.5, 0.7, 0.8, 0.9, 0.95)
+REQUESTS = {0.8: 15_000, 0.9: 20_000, 0.95: 40_000}
+"""Requests of each run by load; 5,000 below."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "Poisson arrivals": {},
     "outputs of SCV 0.5": {"outputs": 0.5},
@@ -290,8 +291,11 @@ def main(arguments: Sequence[str]) -> None:
     """Print tables of errors in percent, of the named variants or of all."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help=", ".join((*VARIANTS, MIXED)))
-    parser.add_argument("--requests", type=int, default=Case.requests, help="of one run (default %(default)s)")
-    parser.add_argument("--seeds", type=int, default=Case.seeds, help="runs of each case (default %(default)s)")
+    parser.add_argument("--requests", type=int, help="of one run (default: 5,000, and up to 40,000 near capacity)")
+    parser.add_argument(
+        "--load", type=float, nargs="*", default=UTILIZATIONS, help="share of the capacity, such as 0.95"
+    )
+    parser.add_argument("--runs", type=int, default=Case.runs, help="runs of each case (default %(default)s)")
     parser.add_argument("--plot", metavar="FILE", help="draw the first variant")
     asked = parser.parse_args(arguments)
     for name in asked.variants:
@@ -301,7 +305,10 @@ def main(arguments: Sequence[str]) -> None:
     for number, variant in enumerate(asked.variants or (*VARIANTS, MIXED)):
         rows: list[tuple[Case, Figures]] = []
         for each in grid(variant):
-            case = replace(each, requests=asked.requests, seeds=asked.seeds)
+            if each.utilization not in asked.load:
+                continue
+            requests = asked.requests or REQUESTS.get(each.utilization, 5_000)
+            case = replace(each, requests=requests, runs=asked.runs)
             rows.append((case, judged(predictor, case)))
             off, noise = rows[-1][1].errors, rows[-1][1].noise
             if len(rows) == 1:
@@ -309,7 +316,10 @@ def main(arguments: Sequence[str]) -> None:
                 _line(*["---"] * (1 + len(off)))
             cells = {name: f" \N{PLUS-MINUS SIGN}{100 * error:.0f}" for name, error in noise.items()}
             _line(case.name, *(f"{100 * value:+.0f}{cells.get(name, '')}" for name, value in off.items()))
-        _line("mean absolute", *(f"{100 * np.mean([abs(row.errors[name]) for _, row in rows]):.1f}" for name in off))
+        if rows:
+            _line(
+                "mean absolute", *(f"{100 * np.mean([abs(row.errors[name]) for _, row in rows]):.1f}" for name in off)
+            )
         if asked.plot is not None and number == 0:
             draw(rows, asked.plot)
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from tests.simulator.batching import Limits, Request, Step, simulate
 from tests.simulator.counting import count
+from tests.simulator.lanes import Loads, serve
+
+from energylens.predictor.types import FloatArray, IntArray
 
 ROOMY = Limits(slots=8, step_tokens=100, blocks=1000)
 
@@ -112,3 +116,33 @@ def test_counting_gives_every_token_the_time_that_keeping_sequences_gives(seed: 
     assert counted.last == pytest.approx([trace.tokens[-1] for trace in kept])
     gaps = sorted(gap for trace in kept for gap in trace.gaps)
     assert sorted(took for _, took, decodes in counted.steps for _ in range(decodes)) == pytest.approx(gaps)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("slots", [12, 3])
+def test_runs_side_by_side_give_every_token_the_time_that_counting_gives(ahead: bool, slots: int) -> None:
+    rng, shape = np.random.default_rng(slots), (7, 300)
+    # Some requests arrive together, and some long after all others have ended.
+    gaps = rng.exponential(3.0, shape) * (rng.random(shape) > 0.2) + 500.0 * (rng.random(shape) > 0.99)
+    loads = Loads(np.cumsum(gaps, axis=1), rng.integers(1, 250, shape), rng.integers(1, 40, shape))
+    limits = Limits(slots, step_tokens=80, blocks=10_000, scheduled_ahead=ahead)
+
+    def seconds(decodes: IntArray, tokens: IntArray) -> FloatArray:
+        return np.asarray(0.5 + 0.01 * decodes + 0.002 * tokens + 0.1 * (tokens > 0))
+
+    def one(step: Step) -> float:
+        return float(seconds(np.asarray(step.decodes), np.asarray(step.prompt_tokens)))
+
+    begins = loads.arrivals[:, 100]
+    found, steps = serve(loads, limits, seconds, begins), []
+    for run, begin in enumerate(begins):
+        columns = zip(*(column[run].tolist() for column in vars(loads).values()), strict=True)
+        counted = count([Request(*each) for each in columns], limits, one)
+        assert found.first[run] == pytest.approx(counted.first, abs=1e-9)
+        assert found.last[run] == pytest.approx(counted.last, abs=1e-9)
+        steps += [step for step in counted.steps if begin <= step[0] < loads.arrivals[run, -1]]
+    assert found.steps.sum() == sum(decodes for _, _, decodes in steps)
+    held = [sum(took for _, took, decodes in steps if decodes == number) for number in range(slots + 1)]
+    assert found.held == pytest.approx(held)
+    later = sorted(took for _, took, decodes in steps for _ in range(decodes))
+    assert found.itl(0.5) == pytest.approx(later[len(later) // 2], rel=0.003)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.simulator.batching import Limits
 from tests.simulator.compare import Case, drawn, physics, step_seconds
-from tests.simulator.counting import count
+from tests.simulator.lanes import serve
 
 from energylens.data import find_gpu, load_model
 from energylens.planner.search.job import serving_seconds
@@ -47,9 +47,6 @@ def both(case: Case, requests: int) -> tuple[float, float]:
     answer = case.workload.output_tokens * found.concurrency / found.output_tokens_per_second
     expected = serving_seconds(np.array([float(requests)]), found.concurrency, answer, case.outputs)
     constants, _ = predictor.constants(gpu)
-    taken = []
-    for seed in (1, 2, 3):
-        asked = drawn(replace(case, requests=requests), 1e9, float(np.asarray(constants["prompt_spread"])), seed)
-        served = count(asked, Limits(case.slots, 8192, 0), step_seconds(predictor, case, case.slots))
-        taken.append(max(served.last))
-    return float(expected[0]), float(np.mean(taken))
+    asked = drawn(replace(case, requests=requests), 1e9, float(np.asarray(constants["prompt_spread"])), 1, 3)
+    served = serve(asked, Limits(case.slots, 8192, 0), step_seconds(predictor, case, case.slots), np.zeros(3))
+    return float(expected[0]), float(served.last.max(axis=1).mean())

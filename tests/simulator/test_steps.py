@@ -36,7 +36,7 @@ def test_a_plan_with_shorter_steps_holds_the_bound_that_the_default_breaks(
     assert (chosen.gpus, chosen.replicas) == (1, 1)
     assert chosen.max_batched_tokens is not None
     assert chosen.max_batched_tokens < 8192
-    case = Case(MODEL, "H100", 1, input_tokens, output_tokens, chosen.max_batch_size, 0.0, 6000)
+    case = Case(MODEL, "H100", 1, input_tokens, output_tokens, chosen.max_batch_size, 0.0, 800, 32)
     own = simulated(predictor, case, rate, chosen.max_batch_size)
     shorter = simulated(predictor, replace(case, step_tokens=chosen.max_batched_tokens), rate, chosen.max_batch_size)
     assert own.itl[0.95] > itl >= shorter.itl[0.95]

@@ -1,21 +1,21 @@
 """Percentiles of the time from a request's arrival to its first token, over all requests and by class.
 
-The distribution is a mixture over the step in which a request arrives, over the step that is already composed, and over
-whether a long prompt arrives beside it; within each case the time is log-normal.
+At each number of running sequences the time is log-normal if all prompts are alike, and that of a chain of steps
+(:mod:`prompt_chain`) if short and long prompts mix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from itertools import product
 
 import numpy as np
 
 from energylens.predictor.load.loop import RARE, OpenLoop, solve, stable_chunks
+from energylens.predictor.load.mixture import normal_quantiles
 from energylens.predictor.load.occupancy import WEIGHTS
+from energylens.predictor.load.prompt_chain import LEVELS, LONGEST_STEP, Loads, first_token_table
 from energylens.predictor.load.queueing import PlaceWait
-from energylens.predictor.load.step_law import Arriving, Met, StepLaw, StepTerms, normal_share
+from energylens.predictor.load.step_law import Arriving, StepLaw, StepTerms, normal_share
 from energylens.predictor.load.step_work import Group
 from energylens.predictor.types import FloatArray
 from energylens.records import dataclass
@@ -48,7 +48,14 @@ class FirstTokens:
         """
         self._levels = levels
         self._shares = [prompts.share for prompts in loop.prompts]
-        self._parts = [_first_token(loop, terms, law, arriving, wait, each, max(levels)) for each in loop.prompts]
+        if len(arriving.groups) > 1:
+            placed = _among_unlike(loop, terms, arriving)
+        else:
+            placed = [_among_alike(loop, terms, law, arriving, each) for each in loop.prompts]
+        self._parts = [
+            _after_a_wait(part, (terms.decode + terms.once + terms.prompt * each.length).max(axis=0), wait, max(levels))
+            for part, each in zip(placed, loop.prompts, strict=True)
+        ]
 
     def of_all(self) -> dict[float, FloatArray]:
         """Return the quantiles over all requests."""
@@ -70,130 +77,134 @@ class _FirstToken:
     """The time to first token of one class of requests."""
 
     below: Callable[[FloatArray], FloatArray]
-    """Distribution function, from seconds of shape (n,) to probabilities of shape (n,)."""
+    """Distribution function, from seconds of shape (n,) to probabilities of shape (n,), or of shape (k, n) at each
+    number of running sequences."""
     shortest: FloatArray
     longest: FloatArray
     """Time that hardly any request exceeds, shape (n,), s."""
 
 
-@dataclass(frozen=True)
-class _Company:
-    """Prompts of one kind that arrived in the same step as a request; seconds."""
+def _after_a_wait(placed: _FirstToken, last: FloatArray, wait: PlaceWait, highest: float) -> _FirstToken:
+    """Return the law of the TTFT over all numbers of running sequences, valid up to the level ``highest``.
 
-    share: FloatArray
-    """Share of the time in which requests of this kind arrive."""
-    mean: FloatArray
-    """Mean time from the arrival until those prompts are computed."""
-    variance: FloatArray
+    Args:
+        placed: The law at each of these numbers if there is no wait for a place.
+        last: Time from the end of such a wait to the first token, s, shape (n,).
+        wait: The wait for a place.
+        highest: Highest level that is asked for.
+    """
+    probability = np.where(wait.probability > RARE, wait.probability, 0.0)
+    waits = bool(probability.any())
+
+    def below(seconds: FloatArray) -> FloatArray:
+        found = (WEIGHTS[:, None] * placed.below(seconds)).sum(axis=0)
+        if waits:
+            after = np.where(seconds > last, 1.0 - wait.survival(seconds - last), 0.0)
+            found = found + probability * (after - found)
+        return np.asarray(found)
+
+    rare = 0.2 * (1.0 - highest)
+    # A tail may become flatter, never than its last slope.
+    flattest = wait.slope * np.minimum(wait.steepest, 1.0) * wait.pace
+    longest = np.log(np.maximum(probability / rare, 1.0)) / flattest
+    return _FirstToken(below, placed.shortest, np.maximum(placed.longest, last + longest))
 
 
-def _first_token(
-    loop: OpenLoop,
-    terms: StepTerms,
-    law: StepLaw,
-    arriving: Arriving,
-    wait: PlaceWait,
-    prompts: Group,
-    highest: float,
-) -> _FirstToken:
-    """Return the law of the TTFT of requests with given prompts, valid up to the level ``highest``."""
+def _own_prompt(terms: StepTerms, prompts: Group) -> tuple[FloatArray, FloatArray]:
+    """Return mean and variance of the time that a prompt takes alone, without the time of its first decode step.
+
+    A prompt that exceeds the room takes several steps, which also decode.
+    """
     room, start = terms.room, terms.decode + terms.once
-    # A prompt that exceeds the room takes several steps, which also decode.
     mine = terms.prompt * prompts.length
     length = np.sqrt(max(np.log1p(prompts.variance), 1e-9))
     above = np.log(np.maximum(mine, 1e-12)) - length**2 / 2.0 - np.log(room)
     cut = normal_share(above / length)
     left = np.maximum(mine * normal_share((above + length**2) / length) - room * cut, 0.0)
     pace = start / room
-    own = mine + left * pace + 0.5 * start * cut
-    own_variance = mine * mine * prompts.variance * (1.0 + pace * cut) ** 2
+    return mine + left * pace + 0.5 * start * cut, mine * mine * prompts.variance * (1.0 + pace * cut) ** 2
+
+
+def _among_alike(loop: OpenLoop, terms: StepTerms, law: StepLaw, arriving: Arriving, prompts: Group) -> _FirstToken:
+    """Return the TTFT at each number of running sequences, without a wait for a place, if all prompts are alike."""
+    room, start = terms.room, terms.decode + terms.once
+    own, own_variance = _own_prompt(terms, prompts)
     # Prompts for which earlier steps had no room.
     full = np.clip(stable_chunks(loop), 0.0, 0.98)
-    behind = law.backlog * (1.0 + pace) / (1.0 - full)
+    behind = law.backlog * (1.0 + start / room) / (1.0 - full)
     queued = np.clip(law.mixed * (1.0 - law.ends) * (start + room) / law.mean, 1e-6, 0.999)
     late = behind / queued
     queued = np.where((behind > 1e-9) & (queued > SELDOM), queued, 0.0)
     some_behind = bool(queued.any())
-    laws = []
-    for beside in _company(loop, terms, law, arriving):
-        mean, variance = beside.mean + own, beside.variance + own_variance
-        laws.append((beside.share, *_log_normal(mean, variance), *_log_normal(mean + late, variance + late**2)))
-    last = (start + mine).max(axis=0)
-    probability = np.where(wait.probability > RARE, wait.probability, 0.0)
-    waits = bool(probability.any())
+    beside, beside_variance = _company(loop, terms, law, arriving)
+    mean, variance = beside + own, beside_variance + own_variance
+    log, spread = _log_normal(mean, variance)
+    late_log, late_spread = _log_normal(mean + late, variance + late**2)
 
     def below(seconds: FloatArray) -> FloatArray:
         over = seconds - start
-        log_over, found = np.log(np.maximum(over, 1e-12)), np.zeros_like(seconds)
-        for weight, log, spread, late_log, late_spread in laws:
-            share = normal_share((log_over - log) / spread)
-            if some_behind:
-                share = share + queued * (normal_share((log_over - late_log) / late_spread) - share)
-            found = found + (WEIGHTS[:, None] * weight * np.where(over > 0.0, share, 0.0)).sum(axis=0)
-        if waits:
-            placed = np.where(seconds > last, 1.0 - wait.survival(seconds - last), 0.0)
-            found = found + probability * (placed - found)
-        return np.asarray(found)
+        log_over = np.log(np.maximum(over, 1e-12))
+        share = normal_share((log_over - log) / spread)
+        if some_behind:
+            share = share + queued * (normal_share((log_over - late_log) / late_spread) - share)
+        return np.where(over > 0.0, share, 0.0)
 
-    reach = np.maximum.reduce([log + 3.3 * spread for _, log, spread, _, _ in laws])
-    late_reach = np.maximum.reduce([log + 3.3 * spread for _, _, _, log, spread in laws])
-    reach = np.maximum(reach, np.where(queued > 0.0, late_reach, -np.inf))
-    rare = 0.2 * (1.0 - highest)
-    # A tail may become flatter, never than its last slope.
-    flattest = wait.slope * np.minimum(wait.steepest, 1.0) * wait.pace
-    longest = np.log(np.maximum(probability / rare, 1.0)) / flattest
-    return _FirstToken(below, start.min(axis=0), np.maximum((start + np.exp(reach)).max(axis=0), last + longest))
+    reach = np.maximum(log + 3.3 * spread, np.where(queued > 0.0, late_log + 3.3 * late_spread, -np.inf))
+    return _FirstToken(below, start.min(axis=0), np.asarray((start + np.exp(reach)).max(axis=0)))
 
 
-def _company(loop: OpenLoop, terms: StepTerms, law: StepLaw, arriving: Arriving) -> list[_Company]:
-    """Return the time that a request waits until its own prompt is computed, by the step in which it arrives."""
+def _among_unlike(loop: OpenLoop, terms: StepTerms, arriving: Arriving) -> list[_FirstToken]:
+    """Return the TTFT of each class at each number of running sequences, without a wait, if prompts differ."""
+    table = first_token_table(arriving.groups, loop.prompts, loop.steps_ahead > 0.0)
+    # Where steps take far longer than prompts, prompts may seem longer than they are.
+    unit = np.maximum(terms.prompt, terms.decode / LONGEST_STEP)
+    described = (arriving.rate * unit, terms.decode / unit, terms.room / unit, arriving.clump)
+    states = np.broadcast_shapes(*(np.shape(each) for each in described))
+    logs = table.log_quantiles(Loads(*(np.broadcast_to(each, states) for each in described))) + np.log(unit)
+    # Rising, even where the grid of the chain does not tell two quantiles apart.
+    logs = logs + 1e-6 * np.arange(len(LEVELS))[:, None, None]
+    return [_in_chain(loop, terms, each, quantiles) for each, quantiles in zip(loop.prompts, logs, strict=True)]
+
+
+def _in_chain(loop: OpenLoop, terms: StepTerms, prompts: Group, logs: FloatArray) -> _FirstToken:
+    """Return the TTFT of a class from logarithms of its quantiles while the replica is busy, shape (levels, k, n)."""
+    start, once, deviations = terms.decode + terms.once, terms.once, normal_quantiles(LEVELS)
+    widths = np.diff(logs, axis=0)
+    slopes = np.diff(deviations)[:, None, None] / widths
+    own, own_variance = _own_prompt(terms, prompts)
+    alone, alone_spread = _log_normal(own, own_variance)
+
+    def below(seconds: FloatArray) -> FloatArray:
+        log = np.log(np.maximum(seconds - once, 1e-12))
+        deviation = deviations[0] + (log - logs[0]) * slopes[0]
+        for quantile, slope, before in zip(logs[1:-1], slopes[1:], slopes[:-1], strict=True):
+            deviation = deviation + np.maximum(log - quantile, 0.0) * (slope - before)
+        # At a replica that idles, a request is alone.
+        idle = normal_share((np.log(np.maximum(seconds - start, 1e-12)) - alone) / alone_spread)
+        return np.asarray(idle + loop.busy * (normal_share(deviation) - idle))
+
+    most = once + np.exp(logs[-1] + 0.5 * widths[-1])
+    return _FirstToken(below, start.min(axis=0), np.asarray(most.max(axis=0)))
+
+
+def _company(loop: OpenLoop, terms: StepTerms, law: StepLaw, arriving: Arriving) -> tuple[FloatArray, FloatArray]:
+    """Return mean and variance of the time that a request waits until prompts that arrived in its step are computed."""
     p, room, more = terms.prompt, terms.room, arriving.clump - 1.0
-    found = []
-    for met, ahead in product(law.met, _ahead(loop, law)):
-        uneven = np.maximum(met.square - met.mean**2, 0.0)
-        # The rest of the step during which a request arrives (weighted by length), and the steps that are already
-        # composed.
-        rest = loop.busy * (met.mean / 2.0 + loop.steps_ahead * ahead.step)
-        rest_square = met.square / 3.0 + loop.steps_ahead * (met.mean * ahead.step + ahead.step_square)
-        rest_variance = np.maximum(loop.busy * rest_square - rest**2, 0.0)
-        for likely, long, groups in _others(loop, arriving, met):
-            share = sum(group.share for group in groups)
-            each = sum(group.share * group.length for group in groups) / share
-            square = sum(group.share * group.length**2 * (1.0 + group.variance) for group in groups) / share
-            v = square / each**2 - 1.0
-            q, rate = p * each, arriving.rate * share
-            # Other prompts that arrived in the same step, up to the room of one step.
-            beside = rate * met.mean * loop.busy
-            others = np.minimum(q * beside + long * p, room) + q * more
-            variance = q * q * (beside * (arriving.clump + v) + rate**2 * uneven * loop.busy)
-            variance = variance + q * q * (more * (1.0 + v) + arriving.clump * more)
-            variance = variance + loop.busy * rate * q * uneven
-            found.append(_Company(met.share * ahead.frequency * likely, rest + others, rest_variance + variance))
-    return found
-
-
-def _ahead(loop: OpenLoop, law: StepLaw) -> tuple[Met, ...]:
-    """Return the kinds of steps composed before a request joins: with or without prompts of the longest kind."""
-    if len(law.met) == 1 or loop.steps_ahead == 0.0:
-        return (replace(law.met[0], frequency=np.ones_like(law.mean), step=law.mean, step_square=law.square),)
-    long = law.met[0]
-    rest = np.maximum(1.0 - long.frequency, 1e-9)
-    step = np.maximum((law.mean - long.frequency * long.step) / rest, 0.0)
-    square = np.maximum((law.square - long.frequency * long.step_square) / rest, step**2)
-    return (long, replace(long, frequency=rest, step=step, step_square=square))
-
-
-def _others(
-    loop: OpenLoop, arriving: Arriving, met: Met
-) -> list[tuple[FloatArray, FloatArray | float, tuple[Group, ...]]]:
-    """Return for long prompts in the same step: their probability, their length in mean prompts, and the rest."""
-    groups = arriving.groups
-    one = np.ones_like(met.mean)
-    if len(groups) == 1:
-        return [(one, 0.0, (Group(1.0, 1.0, loop.prompt_variance),))]
-    beside = np.maximum(arriving.rate * groups[0].share * met.mean * loop.busy, 1e-12)
-    none = np.exp(-beside)
-    return [(none, 0.0, groups[1:]), (1.0 - none, groups[0].length * beside / (1.0 - none), groups[1:])]
+    met, met_square = law.square / law.mean, law.cube / law.mean
+    # The rest of the step during which a request arrives (weighted by length: the inspection paradox), and the steps
+    # that are already composed.
+    rest = loop.busy * (met / 2.0 + loop.steps_ahead * law.mean)
+    rest_square = met_square / 3.0 + loop.steps_ahead * (met * law.mean + law.square)
+    rest_variance = np.maximum(loop.busy * rest_square - rest**2, 0.0)
+    uneven, v = np.maximum(met_square - met**2, 0.0), loop.prompt_variance
+    # Other prompts that arrived in the same step, up to the room of one step.
+    rate = arriving.rate
+    beside = rate * met * loop.busy
+    others = np.minimum(p * beside, room) + p * more
+    variance = p * p * (beside * (arriving.clump + v) + rate**2 * uneven * loop.busy)
+    variance = variance + p * p * (more * (1.0 + v) + arriving.clump * more)
+    variance = variance + loop.busy * rate * p * uneven
+    return rest + others, rest_variance + variance
 
 
 def _log_normal(mean: FloatArray, variance: FloatArray) -> tuple[FloatArray, FloatArray]:

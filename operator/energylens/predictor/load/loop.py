@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from energylens.predictor.load.occupancy import Overlap
 from energylens.predictor.load.steady import clumped
 from energylens.predictor.load.step_law import StepTerms
 from energylens.predictor.load.step_work import Group
@@ -54,6 +55,8 @@ class OpenLoop:
     """Variance of a prompt's length over the square of the mean."""
     arrival_variation: FloatArray
     output_variation: float
+    together: Overlap
+    """How long requests that start together run together."""
     output_steps: float
     shape_covariance: float
     """Covariance of the lengths of prompts and outputs over the product of their means."""

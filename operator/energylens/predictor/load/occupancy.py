@@ -8,8 +8,12 @@ does not depend on the service distribution (Cohen, Acta Informatica 12, 1979).
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
+from energylens.predictor.load.mixture import normal_quantiles
+from energylens.predictor.requests import RequestClass
 from energylens.predictor.types import FloatArray
 from energylens.records import dataclass
 
@@ -22,6 +26,8 @@ Closed forms, because NumPy's module of polynomials takes some 8 ms of the predi
 _OUTER, _INNER = (7.0 - 2.0 * 10.0**0.5) / 60.0, (7.0 + 2.0 * 10.0**0.5) / 60.0
 WEIGHTS: FloatArray = np.array([_OUTER, _INNER, 8.0 / 15.0, _INNER, _OUTER])
 """Weights of the states that represent a distribution of running sequences, shape (k,)."""
+OUTPUTS = 32
+"""Outputs, equally likely, that represent the distribution of the outputs of a class."""
 MOST_GROWTH = 0.98
 MOST_HALTED = 0.97
 LEAST_ARRIVALS = 0.05
@@ -99,20 +105,48 @@ def clusters(halted: FloatArray, prompt_variance: float, prompt_third: float, va
     return Clusters(second, (own_third + 3.0 * variation * whole * own + variation**2 * whole**3) / whole)
 
 
-def occupancy(mean: FloatArray, growth: FloatArray, starts: Clusters, output_variation: float) -> Occupancy:
+@dataclass(frozen=True)
+class Overlap:
+    """How long requests that start together run together, over the mean time that one runs."""
+
+    two: float = 1.0
+    """Mean of the shorter of two outputs over the mean output: 1 for equal outputs, 1/2 for exponential ones."""
+    three: float = 1.0
+    """Mean of the shortest of three outputs over the mean output."""
+
+
+@lru_cache(maxsize=256)
+def overlap(parts: tuple[RequestClass, ...]) -> Overlap:
+    """Return the overlap of the outputs of classes, log-normal within each of them."""
+    outputs, shares = [], []
+    for part in parts:
+        spread = np.sqrt(np.log1p(part.output_variation))
+        lengths = np.exp(spread * normal_quantiles((np.arange(OUTPUTS) + 0.5) / OUTPUTS))
+        outputs.append(part.output_tokens * lengths / lengths.mean())
+        shares.append(np.full(OUTPUTS, part.share / OUTPUTS))
+    order = np.argsort(np.concatenate(outputs), kind="stable")
+    lengths, share = np.concatenate(outputs)[order], np.concatenate(shares)[order]
+    # Share of the requests that are at least as long as each.
+    left = np.cumsum(share[::-1])[::-1] / share.sum()
+    means = [float(np.diff(lengths, prepend=0.0) @ left**count) for count in (1, 2, 3)]
+    return Overlap(means[1] / means[0], means[2] / means[0])
+
+
+def occupancy(mean: FloatArray, growth: FloatArray, starts: Clusters, together: Overlap) -> Occupancy:
     """Return the distribution of running sequences if there are places for all.
 
     Args:
         mean: Running sequences by Little's law with the mean step, shape (n,), positive.
         growth: Relative growth of the mean step with the logarithm of the sequences, shape (n,).
         starts: Clusters in which requests start.
-        output_variation: Squared coefficient of variation of the output lengths.
+        together: How long requests of a cluster run together.
     """
-    # Requests with varied outputs leave at random times, with equal outputs in the order of arrival.
-    mixed = 0.5 * min(output_variation, 1.0)
     growth = np.clip(growth, 0.0, MOST_GROWTH)
-    second = starts.second * (1.0 - mixed) + mixed
-    third = starts.third * (1.0 - mixed) + mixed
+    # Of a cluster's pairs and triples only those count that still run (a queue of infinitely many servers with arrivals
+    # in batches, Holman, Chaudhry and Kashyap, European Journal of Operational Research 13, 1983).
+    pairs, triples = starts.second - 1.0, starts.third - 3.0 * starts.second + 2.0
+    second = 1.0 + pairs * together.two
+    third = 1.0 + 3.0 * pairs * together.two + triples * together.three
     variance = mean * second / (1.0 - growth)
     third = mean * (third / (1.0 - growth) + 2.0 * growth * second**2 / (1.0 - growth) ** 2)
     # Steps with many sequences are longer, so the cumulants over time exceed those over steps: without prompts the

@@ -117,7 +117,7 @@ def _spread(loop: OpenLoop, parts: FloatArray) -> Occupancy:
     mean = np.maximum(running / parts, 1e-3)
     variation = thinned_variation(loop.arrival_variation, parts)
     starts = clusters(halted, loop.prompt_variance, third_moment(loop.prompts), variation)
-    return occupancy(mean, growth, starts, loop.output_variation)
+    return occupancy(mean, growth, starts, loop.together)
 
 
 def _wait(loop: OpenLoop, law: StepLaw, spread: Occupancy) -> PlaceWait:

@@ -12,7 +12,6 @@ length.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -71,8 +70,6 @@ class StepLaw:
     """Probability that those prompts need more than one step."""
     backlog: FloatArray
     """Mean seconds of prompts that remain beyond a step, averaged over time, as long as the backlog is short."""
-    met: tuple[Met, ...]
-    """Steps by the longest prompts that they compute, the longest first."""
 
     @property
     def reach(self) -> FloatArray:
@@ -84,22 +81,6 @@ class StepLaw:
         log = np.log(np.maximum(work, 1e-12))
         part = sum(kind.weight * normal_share((log - kind.log) / kind.spread) for kind in self.kinds)
         return np.where(work > 0.0, part + self.longer * work / room, 0.0)
-
-
-@dataclass(frozen=True)
-class Met:
-    """Steps of one kind; arrays of one shape, seconds."""
-
-    share: FloatArray
-    """Share of the time: the probability that an arrival falls into such a step."""
-    mean: FloatArray
-    """Mean length of such a step, weighted by length because an arrival falls into it (inspection paradox)."""
-    square: FloatArray
-    frequency: FloatArray
-    """Share of all steps: the probability that an already composed step is of this kind."""
-    step: FloatArray
-    """Mean length of such a step."""
-    step_square: FloatArray
 
 
 @dataclass(frozen=True)
@@ -177,10 +158,7 @@ def step_law(arriving: Arriving, terms: StepTerms) -> StepLaw:
         for kind in kinds
     )
     backlog = arrives / mean * longest * np.maximum(far - room * beyond, 0.0) / (2.0 * room)
-    met: tuple[Met, ...] = (Met(np.ones_like(mean), square / mean, cube / mean, np.ones_like(mean), mean, square),)
-    if len(arriving.groups) > 1:
-        met = _met(kinds, terms, mixed)
-    return StepLaw(mean, square, cube, mixed, ends, tuple(kinds), longer, backlog, met)
+    return StepLaw(mean, square, cube, mixed, ends, tuple(kinds), longer, backlog)
 
 
 @dataclass(frozen=True)
@@ -215,42 +193,7 @@ def _kinds(
         return kinds_of_work(arriving.groups, rate, p, mean, varies, none)
     work = np.minimum(rate * p, MOST_PREFILL) * mean / np.maximum(arrives, 1e-12)
     work_square = p * p * (rate * (clump + arriving.variance) * mean + rate**2 * square) / np.maximum(arrives, 1e-12)
-    return [StepKind(np.ones_like(work), *log_normal(work, work_square), 0)]
-
-
-def _met(kinds: Sequence[StepKind], terms: StepTerms, mixed: FloatArray) -> tuple[Met, ...]:
-    """Return steps by the longest group of prompts that they compute."""
-    start, room = terms.decode + terms.once, terms.room
-    number = 1 + max(kind.group for kind in kinds)
-    found = [[np.zeros_like(mixed) for _ in range(4)] for _ in range(number)]
-    for kind in kinds:
-        # Full steps, and one partial step: with all of the arrivals, or with their remainder.
-        alone = [replace(kind, weight=np.ones_like(kind.weight))]
-        chunks = _Chunks.of(alone, room)
-        one = np.exp(kind.log + kind.spread**2 / 2.0)
-        full = np.maximum(chunks.beyond / room - chunks.longer / 2.0, 0.0)
-        left = (one - chunks.beyond, chunks.within, _cube_within(alone, room))
-        done = [
-            full * room**power + left[power - 1] + chunks.longer * room**power / (power + 1.0) for power in (1, 2, 3)
-        ]
-        steps = full + 1.0
-        moments = (
-            steps,
-            steps * start + done[0],
-            steps * start**2 + 2.0 * start * done[0] + done[1],
-            steps * start**3 + 3.0 * start**2 * done[0] + 3.0 * start * done[1] + done[2],
-        )
-        row = found[kind.group]
-        found[kind.group] = [old + kind.weight * new for old, new in zip(row, moments, strict=True)]
-    scale = mixed / np.maximum(sum(row[0] for row in found), 1e-12)
-    found = [[scale * moment for moment in row] for row in found]
-    # Steps without prompts are counted with the shortest group.
-    found[-1] = [old + (1.0 - mixed) * terms.decode**power for power, old in enumerate(found[-1])]
-    time = sum(row[1] for row in found)
-    return tuple(
-        Met(first / time, second / first, third / first, number, first / number, second / number)
-        for number, first, second, third in ([np.maximum(moment, 1e-30) for moment in row] for row in found)
-    )
+    return [StepKind(np.ones_like(work), *log_normal(work, work_square))]
 
 
 def normal_share(x: FloatArray) -> FloatArray:

@@ -44,8 +44,6 @@ class StepKind:
     log: FloatArray
     """Mean of the logarithm; the seconds are log-normal."""
     spread: FloatArray
-    group: int
-    """Index of the longest group that has a prompt in the step; 0 is the longest of all."""
 
 
 def grouped(prompts: Sequence[Group]) -> tuple[Group, ...]:
@@ -131,7 +129,7 @@ def kinds_of_work(
                 variance = variance + each**2 * (arriving * (1.0 + other.variance))
             beside = first - number * group.length * prompt
             variance = variance + beside**2 / (shape + number)
-            kinds.append(StepKind(weight * share / any_arrives, *log_normal(first, first**2 + variance), index))
+            kinds.append(StepKind(weight * share / any_arrives, *log_normal(first, first**2 + variance)))
         longer, free = longer + own, still
     group, own = groups[-1], rate * groups[-1].share
     weight = np.maximum(free - none(longer + own), 1e-15)
@@ -139,5 +137,5 @@ def kinds_of_work(
     each = group.length * prompt
     first = np.maximum(own * time * free / weight, 1.0) * each
     square = each**2 * (own * time * (1.0 + group.variance) + own**2 * time**2 * (1.0 + 1.0 / shape)) * free / weight
-    kinds.append(StepKind(weight / any_arrives, *log_normal(first, np.maximum(square, first**2)), len(groups) - 1))
+    kinds.append(StepKind(weight / any_arrives, *log_normal(first, np.maximum(square, first**2))))
     return kinds

@@ -8,6 +8,7 @@ import numpy as np
 
 from energylens.predictor.load.decoding import Decoding
 from energylens.predictor.load.loop import OpenLoop, room_of, served_apart, stable_chunks
+from energylens.predictor.load.occupancy import overlap
 from energylens.predictor.load.open_loop import Latencies, latencies
 from energylens.predictor.load.operating_point import OperatingPoint, prompts_together
 from energylens.predictor.load.queueing import closed_loop_wait, mixed_wait_tail, wait_tail
@@ -126,6 +127,7 @@ def open_loop(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> 
         prompt_variance=prompt_variation(workload.parts, within),
         arrival_variation=np.broadcast_to(np.asarray(workload.arrival_variation, dtype=np.float64), running.shape),
         output_variation=workload.output_variation,
+        together=overlap(tuple(workload.parts)),
         output_steps=workload.decode_steps,
         shape_covariance=shape_covariance(workload.parts),
         step_tokens=schedule.step_tokens,

@@ -7,6 +7,7 @@ import pytest
 
 from energylens.data import find_gpu, load_model, load_predictor
 from energylens.predictor.load.loop import OpenLoop, seconds_apart, served_apart, solve
+from energylens.predictor.load.occupancy import Overlap
 from energylens.predictor.load.open_loop import latencies
 from energylens.predictor.load.step_law import StepTerms
 from energylens.predictor.load.step_work import Group
@@ -37,6 +38,7 @@ def loop(ranks: float, together: float = 1.0, bursts: float = 4.0, rate: float =
         # Of all requests, such that each rank sees bursts of the same size.
         arrival_variation=one(1.0 + (bursts - 1.0) * ranks),
         output_variation=0.3,
+        together=Overlap(),
         output_steps=100.0,
         shape_covariance=0.0,
         step_tokens=one(8192.0),

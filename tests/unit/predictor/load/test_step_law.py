@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from energylens.predictor.load.occupancy import WEIGHTS, Occupancy, clusters, occupancy
+from energylens.predictor.load.occupancy import WEIGHTS, Occupancy, Overlap, clusters, occupancy
 from energylens.predictor.load.queueing import in_order, place_wait, queue_variation
 from energylens.predictor.load.step_law import Arriving, StepLaw, StepTerms, normal_share, step_law
 
@@ -66,13 +66,13 @@ def test_the_logistic_approximation_of_the_normal_share_keeps_its_error() -> Non
 def test_without_prompts_the_number_that_runs_is_that_of_processor_sharing() -> None:
     # Mean step d0 + d1 n: a negative binomial, whose variance is the mean / (1 - rate x output x d1).
     mean, growth = np.array([40.0]), np.array([0.5])
-    poisson = occupancy(mean, growth, clusters(np.zeros(1), 0.0, 0.0, np.ones(1)), 0.0)
+    poisson = occupancy(mean, growth, clusters(np.zeros(1), 0.0, 0.0, np.ones(1)), Overlap())
     # Over time, not over steps: those with many sequences are longer.
     successes, more = 41.0, 0.5
     assert poisson.mean[0] == pytest.approx(successes * more / (1.0 - more))
     assert poisson.variance[0] == pytest.approx(successes * more / (1.0 - more) ** 2)
     assert poisson.third[0] == pytest.approx(successes * more * (1.0 + more) / (1.0 - more) ** 3)
-    bursty = occupancy(mean, growth, clusters(np.zeros(1), 0.0, 0.0, np.full(1, 4.0)), 0.0)
+    bursty = occupancy(mean, growth, clusters(np.zeros(1), 0.0, 0.0, np.full(1, 4.0)), Overlap())
     assert bursty.variance[0] == pytest.approx(320.0 * (1.0 + 0.5 * 320.0 / 40.0**2))
 
 
