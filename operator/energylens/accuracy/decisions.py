@@ -2,8 +2,9 @@
 
 A *choice set* contains every measured layout and batch size of one (model, GPU type, task). For each bound on the
 median ITL (the time per output token if runs have no ITL), the pick is the planner's choice
-(:mod:`energylens.planner.search.ranking`) among the candidates whose upper interval end meets the bound. A planner that
-uses only mean predictions picks the lowest predicted energy.
+(:mod:`energylens.planner.search.ranking`): among the candidates whose chance of breaking the bound is below
+`ranking.LARGEST_BREACH`, the one with the lowest energy including its risk and that chance. A planner that uses only
+mean predictions picks the lowest predicted energy among them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from energylens.accuracy.evaluate import Predicted
-from energylens.planner.search.ranking import Risk, choose
+from energylens.planner.search.ranking import LARGEST_BREACH, Risk, breach_chance, breach_factor, choose
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 from energylens.records import dataclass
 from energylens.runs import Run
@@ -43,6 +44,8 @@ class ChoiceSet:
     """Distance of the nearest measured run, as `Prediction.nearest`."""
     node_gpus: int
     """GPUs of a whole node of this type."""
+    counts_risk: bool = True
+    """Whether the chance of breaking the bound counts as energy."""
 
 
 @dataclass(frozen=True)
@@ -138,33 +141,40 @@ def choice_sets(
 
 
 def pick(choices: ChoiceSet, bound_ms: float) -> int | None:
-    """Return the planner's choice among the candidates whose upper ITL meets the bound; None if there is none."""
-    return take(
-        choices.predicted_energy, choices.risk, choices.nearest, np.flatnonzero(choices.predicted_itl_high <= bound_ms)
-    )
+    """Return the planner's choice; None if every candidate may break the bound."""
+    chance = breach_chance(bound_ms, choices.predicted_itl, choices.predicted_itl_high)
+    return take(choices.predicted_energy, choices.risk, choices.nearest, chance, counted=choices.counts_risk)
 
 
-def take(energy: FloatArray, risk: Risk, nearest: IntArray, allowed: IntArray) -> int | None:
-    """Return the planner's choice among some runs; None if none of them has a prediction.
+def take(energy: FloatArray, risk: Risk, nearest: IntArray, chance: FloatArray, *, counted: bool = True) -> int | None:
+    """Return the planner's choice among some runs; None if every run may break its bound or has no prediction.
 
     Args:
         energy: Predicted energy, shape (n,).
         risk: Risk of the predictions, shape (n,).
         nearest: Distance of the nearest measured run, as `Prediction.nearest`, shape (n,).
-        allowed: Indices to choose from, shape (m,).
+        chance: Chance of breaking the bound, shape (n,).
+        counted: Whether that chance counts as energy.
     """
-    index = allowed[np.isfinite(energy[allowed])]
+    index = np.flatnonzero(np.isfinite(energy) & (chance <= LARGEST_BREACH))
     if not index.size:
         return None
     some = risk.take(index)
+    values = energy[index] * some.factor * (breach_factor(chance[index]) if counted else 1.0)
     # Runs are on one node and have no pipeline stages.
-    return int(index[choose(energy[index] * some.factor, some, [nearest[index]])])
+    return int(index[choose(values, some, [nearest[index]])])
 
 
 def by_means(sets: Sequence[ChoiceSet]) -> list[ChoiceSet]:
     """Return choice sets whose predictions count as certain, so that the lowest is picked."""
     return [
-        replace(each, risk=Risk.none(len(each.gpus)), nearest=np.zeros(len(each.gpus), dtype=np.int64)) for each in sets
+        replace(
+            each,
+            risk=Risk.none(len(each.gpus)),
+            nearest=np.zeros(len(each.gpus), dtype=np.int64),
+            counts_risk=False,
+        )
+        for each in sets
     ]
 
 

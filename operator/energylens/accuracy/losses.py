@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from energylens.accuracy.decisions import ITL_BOUNDS_MS, ChoiceSet, Decisions, best, decide, pick
+from energylens.planner.search.ranking import LARGEST_BREACH, breach_chance
 from energylens.records import dataclass
 
 WIDTHS = (0.6, 0.8, 1.2, 1.4)
@@ -24,9 +25,9 @@ class Losses:
     cases: int
     """Picks that meet the bound."""
     ranking: float
-    """The upper latency of the best choice meets the bound, and another was picked."""
+    """The chance of breaking the bound allows the best choice, and another was picked."""
     width: float
-    """The predicted latency of the best choice meets the bound, its upper end does not."""
+    """The predicted latency of the best choice meets the bound, but its chance of breaking the bound is too high."""
     latency: float
     """The predicted latency of the best choice is above the bound."""
 
@@ -66,7 +67,7 @@ def at_widths(sets: Sequence[ChoiceSet], factors: Sequence[float] = WIDTHS) -> t
 
 
 def _cause(choices: ChoiceSet, optimum: int, bound: float) -> str:
-    if choices.predicted_itl_high[optimum] <= bound:
+    if breach_chance(bound, choices.predicted_itl, choices.predicted_itl_high)[optimum] <= LARGEST_BREACH:
         return "ranking"
     return "width" if choices.predicted_itl[optimum] <= bound else "latency"
 

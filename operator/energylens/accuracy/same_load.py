@@ -14,6 +14,7 @@ import numpy as np
 
 from energylens.accuracy.decisions import ITL_BOUNDS_MS, take
 from energylens.accuracy.evaluate import Predicted
+from energylens.planner.search.ranking import breach_chance
 from energylens.predictor.fitted.profiles import parse_engine
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 from energylens.records import dataclass
@@ -106,6 +107,6 @@ def _summary(rival: str, found: Sequence[tuple[float, float, str]], sets: int) -
 
 
 def _pick(predicted: Predicted, latency: str, index: IntArray, bound: float) -> int | None:
-    """Return the planner's choice among the runs whose upper latency meets the bound; None if none does."""
-    allowed = np.flatnonzero(predicted.intervals[latency].high[index] <= bound)
-    return take(predicted.values["energy"][index], predicted.risk.take(index), predicted.nearest[index], allowed)
+    """Return the planner's choice among some runs; None if every run may break the bound."""
+    chance = breach_chance(bound, predicted.values[latency][index], predicted.intervals[latency].high[index])
+    return take(predicted.values["energy"][index], predicted.risk.take(index), predicted.nearest[index], chance)

@@ -40,7 +40,7 @@ from energylens.predictor.types import (
     spread,
 )
 
-CODE_VERSION = "13"
+CODE_VERSION = "14"
 BESIDE = 1.25
 """Ratio to the running sequences at which a replica is also timed, to learn how steps grow."""
 

@@ -194,7 +194,9 @@ def test_pinning_evaluates_the_running_plan(
     again = plan(looser, models["70b"], snapshot, gpus, predictor)
     assert isinstance(again, Feasible)
     assert same_layout(again.plan, before.plan)
-    assert again.plan.predicted == before.plan.predicted
+    # Only the chance of breaking the other objective differs.
+    same = {"breach_percent": before.plan.predicted.breach_percent}
+    assert again.plan.predicted.model_copy(update=same) == before.plan.predicted
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from energylens.api.quantity import parse_quantity
 from energylens.data import load_gpus, load_model, load_predictor
 from energylens.planner import plan
 from energylens.planner.search.corrections import Corrections
+from energylens.planner.search.ranking import LARGEST_BREACH, LATENCY_SHARE, breach_chance, breach_factor
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor
 from energylens.predictor.fitted.recalibration import Learned, Lesson
@@ -102,8 +103,8 @@ def brute_force(
     spec: Any,
     watts: float = math.inf,
 ) -> float:
-    """Return the lowest value of the objective, infinity when nothing is feasible."""
-    lowest = math.inf
+    """Return the objective of the candidate that ranks lowest, infinity when nothing is feasible."""
+    lowest = (math.inf, math.inf)
     gpu = setup.gpus[product]
     shape = Workload(spec.workload.input_tokens, spec.workload.output_tokens)
     rate = float(parse_quantity(spec.workload.requests_per_second))
@@ -129,31 +130,56 @@ def brute_force(
         for replicas in range(1, most + 1):
             if spec.hardware.max_gpus and gpus * replicas > spec.hardware.max_gpus:
                 break
-            for p in with_every_step(setup.predictor, model, seen, layout, shape, rate / replicas, spec.slo):
+            for p in with_every_step(setup.predictor, model, seen, layout, shape, rate / replicas, spec):
                 joules, power = float(p.joules_per_output_token[0]), float(p.power_watts[0]) * replicas
                 ceiling = spec.slo.joules_per_output_token
                 frugal = ceiling is None or float(p.energy.high[0]) <= float(parse_quantity(ceiling))
-                if not broken(p, spec.slo) and frugal and power <= watts and fixed.replicas in (None, replicas):
-                    value = {"MinimizePower": power, "MinimizeGPUs": float(gpus * replicas)}
-                    lowest = min(lowest, value.get(spec.energy.objective, joules))
-    return lowest
+                if not broken(p, spec) and frugal and power <= watts and fixed.replicas in (None, replicas):
+                    values = {"MinimizePower": power, "MinimizeGPUs": float(gpus * replicas)}
+                    value = values.get(spec.energy.objective, joules)
+                    lowest = min(lowest, (value * counted(p, spec), value))
+    return lowest[1]
 
 
-def broken(p: Prediction, slo: Any) -> set[str]:
+def latencies(p: Prediction, slo: Any, share: float) -> dict[str, tuple[float, float]]:
+    """Return the latencies with a share of the way to the upper end of their intervals, and their bounds."""
+
+    def at(value: Any, interval: Any, median: Any) -> float:
+        return float(value[0] * (1.0 + share * (interval.high[0] / median[0] - 1.0)))
+
+    found = {
+        "ttft": (at(p.ttft_p95_ms, p.ttft, p.ttft_p50_ms), slo.ttft_milliseconds),
+        "itl": (at(p.itl_p95_ms, p.itl, p.itl_p50_ms), slo.itl_milliseconds),
+        "tpot": (at(p.tpot_p95_ms, p.tpot, p.tpot_ms), slo.tpot_milliseconds),
+        "e2e": (float(end_to_end(p, share)), slo.end_to_end_milliseconds),
+    }
+    return {name: (value, most or math.inf) for name, (value, most) in found.items()}
+
+
+def broken(p: Prediction, spec: Any) -> set[str]:
     """Return the latencies that are too long; without end, the first token."""
     if not p.sustainable[0]:
         return {"ttft"}
-    latencies = {
-        "ttft": (p.ttft_p95_ms[0] * p.ttft.high[0] / p.ttft_p50_ms[0], slo.ttft_milliseconds),
-        "itl": (p.itl_p95_ms[0] * p.itl.high[0] / p.itl_p50_ms[0], slo.itl_milliseconds),
-        "tpot": (p.tpot_p95_ms[0] * p.tpot.high[0] / p.tpot_ms[0], slo.tpot_milliseconds),
-        "e2e": (end_to_end(p), slo.end_to_end_milliseconds),
-    }
-    return {name for name, (ms, most) in latencies.items() if math.ceil(round(float(ms), 6)) > (most or math.inf)}
+    share = 1.0 if spec.energy.objective == "MinimizeGPUs" else LATENCY_SHARE
+    return {name for name, (ms, most) in latencies(p, spec.slo, share).items() if math.ceil(round(ms, 6)) > most}
+
+
+def counted(p: Prediction, spec: Any) -> float:
+    """Return the factor of the chance of breaking a latency."""
+    if spec.energy.objective == "MinimizeGPUs":
+        return 1.0
+    # The distances of an end-to-end latency are not in proportion, so that the share at which it is checked counts.
+    chance = 0.0
+    for name, (ms, most) in latencies(p, spec.slo, LATENCY_SHARE).items():
+        own = latencies(p, spec.slo, 0.0)[name][0]
+        if most < math.inf:
+            upper = own + (ms - own) / LATENCY_SHARE
+            chance = max(chance, float(breach_chance(most, np.array([own]), np.array([upper]))[0]))
+    return float(breach_factor(chance)) if chance <= LARGEST_BREACH else 1.0
 
 
 def with_every_step(
-    predictor: Any, model: ModelSpec, gpu: GpuSpec, layout: Layouts, shape: Workload, rate: float, slo: Any
+    predictor: Any, model: ModelSpec, gpu: GpuSpec, layout: Layouts, shape: Workload, rate: float, spec: Any
 ) -> Iterator[Prediction]:
     """Yield what is predicted with the engine's own tokens of a step, then with others where that breaks a latency.
 
@@ -161,7 +187,7 @@ def with_every_step(
     """
     found = predictor.at_rate(model, gpu, layout, shape, np.array([rate]))
     yield found
-    late = broken(found, slo)
+    late = broken(found, spec)
     if not isinstance(predictor, Predictor) or not late:
         return
     own = int(predictor.profile.step_limits(gpu, layout, model)[0])
@@ -567,7 +593,7 @@ def test_the_margin_makes_plans_careful(setup: Setup, make_snapshot: Snapshot) -
         result = setup.plan("70b", make_snapshot((H100, 8, 1)), slo={"itlMilliseconds": itl}, planning=planning)
         if isinstance(result, Feasible):
             # The interval of the test's predictor reaches 10 % above the prediction.
-            assert result.plan.predicted.itl_milliseconds <= itl / (1 + 0.001 * percent) + 1
+            assert result.plan.predicted.itl_milliseconds <= itl / (1 + 0.001 * LATENCY_SHARE * percent) + 1
         return energy(result)
 
     triples = [(at(itl, 0), at(itl, 100), at(itl, 200)) for itl in range(8, 60)]

@@ -34,6 +34,12 @@ class PredictedFigures(ApiModel):
         description="Time per output token of a request at the percentile of spec.slo, ms, rounded up; absent in plans "
         "of older releases.",
     )
+    breach_percent: int | None = Field(
+        default=None,
+        description="Chance that a latency exceeds its bound in spec.slo, from the errors of predictions of measured "
+        "runs, %, rounded up; absent if the plan does not depend on it: without such a bound, with energy.objective "
+        "MinimizeGPUs, and with separate prefill.",
+    )
     end_to_end_milliseconds: int | None = Field(
         default=None,
         description="From a request's arrival to its last token at the percentile of spec.slo, ms, rounded up; absent "

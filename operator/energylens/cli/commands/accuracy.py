@@ -150,7 +150,10 @@ def _left_out(runs: Sequence[Run], by: str, resolve: Resolver) -> Predicted:
     groups = model_groups({name: model for name, model in models.items() if model is not None})
     parts = folds(runs, by, groups)
     gpus = {gpu.name: gpu for gpu in load_gpus().values()}
-    refits = Refits(runs, resolve, gpus, load_coefficients().tables, load_profiles())
+    coefficients = load_coefficients()
+    known = coefficients.provenance
+    start = dict(zip(known.get("parameters", ()), known.get("parameter_values_in_prior_deviations", ()), strict=True))
+    refits = Refits(runs, resolve, gpus, coefficients.tables, load_profiles(), start)
     return predict_left_out(runs, parts, refits.to, resolve, _progress)
 
 

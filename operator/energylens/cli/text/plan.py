@@ -74,7 +74,12 @@ def report(preview: Preview, rates: Rates = NO_RATES) -> str:
     lines += _waiting(preview)
     if isinstance(planning.result, Feasible):
         peak = [] if planning.week is None else [f"Plans for the highest rate, {planning.week.load.peak_text}:"]
-        lines += ["", *peak, *_table(deployment, _first(planning.result.table)), _margin(deployment)]
+        lines += [
+            "",
+            *peak,
+            *_table(deployment, _first(planning.result.table)),
+            _margin(deployment, planning.result.plan),
+        ]
     elif planning.result is not None:
         lines += _relaxations(planning.result)
     if planning.result is not None and planning.result.rejections:
@@ -112,18 +117,23 @@ def _cost(plan: PlanStatus, rates: Rates) -> list[str]:
     return cost_lines(rates, *_amounts(plan)) if plan.job is None else job_cost_lines(rates, plan.job, plan.gpus)
 
 
-def _margin(deployment: LLMDeployment) -> str:
-    percent = deployment.spec.planning.safety_margin_percent
-    slo = deployment.spec.slo
+def _margin(deployment: LLMDeployment, plan: PlanStatus) -> str:
+    """Return what the latencies of the table are, and how far objectives allow for their errors."""
+    percent, slo, breach = (
+        deployment.spec.planning.safety_margin_percent,
+        deployment.spec.slo,
+        plan.predicted.breach_percent,
+    )
     bounded = {"TPOT": slo.tpot_milliseconds, "E2E": slo.end_to_end_milliseconds}
     shown = ["TTFT"] if deployment.spec.workload.job is None else []
     shown += ["ITL", *(name for name, limit in bounded.items() if limit is not None)]
     most, last = shown[:-1], shown[-1]
-    names = f"{', '.join(most)} and {last} are" if most else f"{last} is"
-    start = f"  {names} as predicted; objectives are checked"
-    if percent == 100:
-        return f"{start} at the upper end of {'their' if most else 'its'} 80 % interval."
-    return f"{start} with {percent} % of the way to the upper end of {'their' if most else 'its'} 80 % interval."
+    start = f"  {', '.join(most)} and {last} are as predicted" if most else f"  {last} is as predicted"
+    if breach is not None:
+        errors = "" if percent == 100 else f" with {percent} % of the usual errors"
+        return f"{start}; the plan exceeds a bound of spec.slo with a chance of {breach} %{errors}."
+    way = "" if percent == 100 else f"{percent} % of the way to "
+    return f"{start}; objectives are checked at {way}the upper end of {'their' if most else 'its'} 80 % interval."
 
 
 def _waiting(preview: Preview) -> list[str]:

@@ -6,8 +6,9 @@ from dataclasses import fields
 
 import numpy as np
 
+from energylens.planner.search.breach import with_limit
 from energylens.planner.search.candidates import Candidates
-from energylens.planner.search.constraints import feasible
+from energylens.planner.search.constraints import LATENCIES, Constraint, feasible
 from energylens.planner.search.objective import best, objective_values
 from energylens.planner.search.problem import Problem, Solution
 from energylens.predictor import Predictor
@@ -61,6 +62,10 @@ def parts_of(problem: Problem, rows: Candidates, i: int) -> dict[str, float] | N
     return found_parts if load.job is None else {**found_parts, JOB_PART: total * beside}
 
 
+_FAR = 64
+"""Multiple of a latency beyond which no larger one is tried."""
+
+
 def prices(problem: Problem, solution: Solution) -> tuple[Price, ...]:
     """Return what each constraint of a plan costs, the most expensive first, without those that cost nothing.
 
@@ -71,14 +76,15 @@ def prices(problem: Problem, solution: Solution) -> tuple[Price, ...]:
     rows, chosen, objective = solution.rows, solution.chosen, problem.spec.energy.objective
     if chosen is None:
         raise ValueError("there is no plan whose constraints could have a cost")
-    found, values = [], objective_values(rows, objective)
+    found, value = [], float(objective_values(rows, objective)[chosen])
     for constraint in solution.constraints:
         if constraint.kind not in _PRICED:
             continue
-        i = best(rows, feasible(solution.constraints, len(rows), without=[constraint]), objective)
-        if i is None or values[i] >= values[chosen] * (1 - _WORTH_SAYING):
+        without = with_limit(rows, problem.spec, constraint, None)
+        i = best(without, feasible(solution.constraints, len(rows), without=[constraint]), objective)
+        if i is None or objective_values(without, objective)[i] >= value * (1 - _WORTH_SAYING):
             continue
-        needed = None if constraint.needed is None else constraint.render(float(constraint.needed[i]))
+        needed = None if constraint.needed is None else constraint.render(_needed(problem, solution, constraint, i))
         joules = float(rows.joules_per_output_token[chosen] - rows.joules_per_output_token[i])
         if joules <= 0.0 and objective == "MinimizeEnergy":
             # The other plan only lowers the risk, which no constraint causes.
@@ -86,3 +92,29 @@ def prices(problem: Problem, solution: Solution) -> tuple[Price, ...]:
         watts = float(rows.power_watts[chosen] - rows.power_watts[i])
         found.append(Price(constraint.field, constraint.value, needed, joules, watts, i))
     return tuple(sorted(found, key=lambda price: -price.joules_saved))
+
+
+def _needed(problem: Problem, solution: Solution, constraint: Constraint, i: int) -> float:
+    """Return the least value of a constraint's field with which a candidate is the plan.
+
+    A candidate that only just meets a latency is likely to break it, and may lose to another for that reason.
+    """
+    assert constraint.needed is not None
+    rows, others = solution.rows, feasible(solution.constraints, len(solution.rows), without=[constraint])
+    least, needed = float(constraint.needed[i]), constraint.needed
+
+    def wins(limit: int) -> bool:
+        there = with_limit(rows, problem.spec, constraint, limit)
+        return best(there, others & (needed <= limit), problem.spec.energy.objective) == i
+
+    if constraint.rule not in LATENCIES or wins(round(least)):
+        return least
+    low, high = round(least), 2 * round(least)
+    while not wins(high):
+        low, high = high, 2 * high
+        if high > _FAR * least:
+            return least
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if wins(middle) else (middle, high)
+    return float(high)

@@ -44,9 +44,10 @@ def pairs_of(problem: Problem) -> Disaggregated | None:
 def loses(found: Disaggregated, rows: Candidates, i: int, spec: LLMDeploymentSpec) -> bool:
     """Return whether the best pair is not better than a candidate by more than predictions may be wrong.
 
-    Both sides include their risk, as between candidates (:mod:`energylens.planner.search.ranking`). The two roles count
-    with the larger of their deviations, since one error may affect both. The pair is the more complex plan, so a tie
-    goes to the candidate.
+    Both sides include their risk, as between candidates (:mod:`energylens.planner.search.ranking`). The chance of
+    breaking a latency objective does not count, because pairs keep the whole safety margin. The two roles count with
+    the larger of their deviations, since one error may affect both. The pair is the more complex plan, so a tie goes to
+    the candidate.
     """
     if not found.is_feasible:
         return True
@@ -57,7 +58,7 @@ def loses(found: Disaggregated, rows: Candidates, i: int, spec: LLMDeploymentSpe
     if spec.energy.objective == "MinimizePower":
         other = float(rows.power_watts[i] * rows.risk.factor[i])
     else:
-        other = float(joules_at_risk(rows)[i])
+        other = float(rows.joules_per_output_token[i] * rows.risk.factor[i])
     mine = _at_risk(found, spec)
     unshared, layout = (
         np.array([float(rows_of[i]), max(float(a), float(b))])

@@ -16,13 +16,14 @@ import numpy as np
 from energylens.api.llmdeployment import LLMDeploymentSpec, Overrides, PowerCap
 from energylens.api.words import counted
 from energylens.planner.search import describe
+from energylens.planner.search.breach import with_limit
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.comparison import by_risk, predicted
-from energylens.planner.search.constraints import Constraint, build_constraints, count_rejections, feasible
+from energylens.planner.search.constraints import LATENCIES, Constraint, build_constraints, count_rejections, feasible
 from energylens.planner.search.objective import best, objective_values
 from energylens.planner.search.problem import Problem, Solution, solve
 from energylens.planner.types import Change, Rejection
-from energylens.predictor.types import BoolArray
+from energylens.predictor.types import BoolArray, FloatArray
 from energylens.records import dataclass
 
 Verdict = Literal["Chosen", "Loses", "Removed"]
@@ -37,6 +38,8 @@ _UNSET = {
 }
 _CLOSE = 1e-6
 """Relative difference within which two objectives count as equal."""
+_FAR, _VALUES = 2.0, 65
+"""Values of a latency objective that are tried: so many, up to this multiple of the first that may work."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ class _Duel:
                     yield self._winning(own, "any", mine, ours < best_rival, relaxes=True)
                 continue
             looser = np.unique(own.needed[mine & ~own.holds])
-            winning = [t for t in looser if self._wins(own, other, mine, theirs, t)]
+            winning = [t for t in _tried(own, looser) if self._wins(own, other, mine, theirs, t)]
             if winning:
                 yield self._winning(own, own.render(winning[0]), mine & (own.needed <= winning[0]), True, relaxes=True)
             elif looser.size and not allowed_now:
@@ -202,8 +205,11 @@ class _Duel:
     def _wins(self, own: Constraint, other: Constraint, mine: BoolArray, theirs: BoolArray, limit: float) -> bool:
         assert own.needed is not None
         assert other.needed is not None
-        ours = self._least(self.asked.rows, mine & (own.needed <= limit))
-        return ours < self._least(self.solution.rows, theirs & (other.needed <= limit)) * (1 - _CLOSE)
+        asked, rivals = (
+            with_limit(rows, self.problem.spec, own, round(limit)) for rows in (self.asked.rows, self.solution.rows)
+        )
+        ours = self._least(asked, mine & (own.needed <= limit))
+        return ours < self._least(rivals, theirs & (other.needed <= limit)) * (1 - _CLOSE)
 
     def _winning(self, constraint: Constraint, allowed: str, mask: BoolArray, wins: bool, *, relaxes: bool) -> Winning:
         rows = self.asked.rows
@@ -216,6 +222,19 @@ class _Duel:
             )
         change = Change(constraint.field, constraint.value, allowed)
         return Winning((change,), wins, relaxes, float(rows.joules_per_output_token[i]))
+
+
+def _tried(constraint: Constraint, needed: FloatArray) -> FloatArray:
+    """Return the values of a field at which a requested plan may begin to win, ascending.
+
+    Args:
+        constraint: The constraint of the field.
+        needed: Values with which the requested candidates that break the constraint satisfy it, ascending.
+    """
+    if constraint.rule not in LATENCIES or not needed.size:
+        return needed
+    # A plan that only just meets a latency is likely to break it, which counts against the plan.
+    return np.unique([*needed, *np.rint(np.linspace(needed[0], _FAR * needed[0], _VALUES))])
 
 
 def _with_choice(problem: Problem, choice: Choice) -> Problem:

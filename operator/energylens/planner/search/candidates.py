@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from energylens.planner.search.ranking import Risk
+from energylens.planner.search.ranking import Risk, breach_factor
 from energylens.planner.search.space import concatenate
 from energylens.predictor.load.scenario import Role
 from energylens.predictor.types import BoolArray, FloatArray, IntArray, Layouts
@@ -78,6 +78,9 @@ class Candidates:
     unshared_deviation: FloatArray
     """Standard deviation of the part of the error of log(energy) that candidates do not share."""
     layout_deviation: FloatArray
+    breach_chance: FloatArray
+    """Chance that a candidate breaks a latency objective, as it counts in the ranking: 0 where the candidate is
+    rejected or nothing is bounded."""
     nearest: IntArray
     """The nearest measurement, as an index into `energylens.predictor.fitted.features.NEAREST`."""
     role: Role = "aggregated"
@@ -87,10 +90,15 @@ class Candidates:
         """Spread of the errors of the candidates' energies relative to each other."""
         return Risk(self.unshared_deviation, self.layout_deviation)
 
+    @property
+    def ranking_factor(self) -> FloatArray:
+        """Factor on energy or power by which candidates are ranked, shape (n,)."""
+        return np.asarray(self.risk.factor * breach_factor(self.breach_chance))
+
     def without_risk(self) -> Candidates:
         """Return the candidates with every prediction counted as certain, for a planner that uses only means."""
-        certain = Risk.none(len(self))
-        return replace(self, unshared_deviation=certain.unshared, layout_deviation=certain.layout)
+        certain, none = Risk.none(len(self)), np.zeros(len(self))
+        return replace(self, unshared_deviation=certain.unshared, layout_deviation=certain.layout, breach_chance=none)
 
     @property
     def gpus(self) -> IntArray:

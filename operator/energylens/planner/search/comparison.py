@@ -8,6 +8,7 @@ from energylens.api.llmdeployment import Objective
 from energylens.planner.search import describe
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.objective import complexity, objective_values
+from energylens.planner.search.ranking import breach_factor
 from energylens.predictor.fitted.features import NEAREST, NOTHING
 from energylens.predictor.types import FloatArray
 
@@ -46,6 +47,12 @@ def by_risk(rows: Candidates, i: int, winners: Candidates, j: int, objective: Ob
     costs = [(int(a[i]), int(b[j])) for a, b in zip(complexity(rows), complexity(winners), strict=True)]
     worse = next((number for number, (own, its) in enumerate(costs) if own != its), None)
     if risky > certain:
+        chance, its = float(rows.breach_chance[i]), float(winners.breach_chance[j])
+        if chance > its and risky / float(breach_factor(rows.breach_chance[i])) <= certain:
+            return (
+                f"{text}, but breaks spec.slo with a chance of {describe.percent_up(chance)} % instead of "
+                f"{describe.percent_up(its)} %"
+            )
         return f"{text}, but {describe.compared(risky, certain, what)} including its risk: {_reason(rows, i)}"
     if worse is None:
         return text

@@ -50,6 +50,7 @@ def evaluate(
     percentile: Percentile,
     *,
     margin: float = 1.0,
+    latency_share: float = 1.0,
     corrections: Corrections | None = None,
     role: Role = "aggregated",
     settings: EngineSettings | None = None,
@@ -65,6 +66,8 @@ def evaluate(
         percentile: The percentile at which latencies are reported.
         margin: Share of the upper half of the 80 % interval that is added to the figures that are compared with SLOs: 0
             uses the prediction, 1 the interval's upper end.
+        latency_share: Share of that margin that latencies have; the rest counts in the ranking, see
+            :mod:`energylens.planner.search.breach`.
         corrections: Factors learned from measurement.
         role: The role of the replicas. Figures per output token of the prefill role are per prompt.
         settings: The engine and the settings from its arguments; vLLM's defaults if None.
@@ -76,6 +79,7 @@ def evaluate(
         load,
         percentile,
         margin,
+        latency_share,
         corrections or Corrections(),
         role,
         settings or EngineSettings(),
@@ -108,6 +112,7 @@ class _Question:
     load: Load
     percentile: Percentile
     margin: float
+    latency_share: float
     corrections: Corrections
     role: Role
     settings: EngineSettings
@@ -293,6 +298,7 @@ _FIGURES = (
     "idle_job_share",
     "unshared_deviation",
     "layout_deviation",
+    "breach_chance",
 )
 
 
@@ -307,8 +313,9 @@ def _figures(
     rest = {"P50": p.decoding_p50_ms, "P95": p.decoding_p95_ms, "P99": p.decoding_p99_ms}[percentile] * correction.itl
     # Median and percentile of the TTFT, then of the time from the first token to the last.
     whole = p.ttft_p50_ms * correction.ttft, ttft, p.decoding_p50_ms * correction.itl, rest
-    itl_margin = _widened(p.itl, p.itl_p50_ms, margin)
-    ttft_margin, tpot_margin = _widened(p.ttft, p.ttft_p50_ms, margin), _widened(p.tpot, p.tpot_ms, margin)
+    share = margin * question.latency_share
+    itl_margin = _widened(p.itl, p.itl_p50_ms, share)
+    ttft_margin, tpot_margin = _widened(p.ttft, p.ttft_p50_ms, share), _widened(p.tpot, p.tpot_ms, share)
     joules = p.joules_per_output_token * correction.energy
     high = p.energy.high * correction.energy
     # A fixed number of requests in flight yields fewer tokens when each takes longer; an arrival rate is unaffected.
@@ -343,6 +350,7 @@ def _figures(
         "idle_job_share": np.zeros(replicas.shape),
         "unshared_deviation": p.unshared_deviation,
         "layout_deviation": p.layout_deviation,
+        "breach_chance": np.zeros(replicas.shape),
     }
 
 

@@ -18,15 +18,18 @@ SIGNIFICANT_DIGITS = 6
 def objective_values(rows: Candidates, objective: Objective) -> FloatArray:
     """Return the figure to minimise, shape (n,): joules per output token or watts, including risk, or GPUs."""
     if objective == "MinimizePower":
-        return rows.power_watts * rows.risk.factor
+        return rows.power_watts * rows.ranking_factor
     if objective == "MinimizeGPUs":
         return rows.gpus.astype(np.float64)
     return joules_at_risk(rows)
 
 
 def joules_at_risk(rows: Candidates) -> FloatArray:
-    """Return the joules per output token by which candidates are ranked, shape (n,): higher if less is known."""
-    return np.asarray(rows.joules_per_output_token * rows.risk.factor)
+    """Return the joules per output token by which candidates are ranked, shape (n,).
+
+    They are higher if less is known, and if a latency objective may be broken.
+    """
+    return np.asarray(rows.joules_per_output_token * rows.ranking_factor)
 
 
 def complexity(rows: Candidates) -> tuple[IntArray, ...]:

@@ -17,6 +17,7 @@ from energylens.planner.engines import EngineSettings
 from energylens.planner.inventory.network import network_of
 from energylens.planner.inventory.nodes import allowed_nodes
 from energylens.planner.search import describe
+from energylens.planner.search.breach import breach_percent
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.confidence import confidence_of
 from energylens.planner.search.constraints import feasible
@@ -72,6 +73,7 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
             itl_milliseconds=describe.up(float(rows.itl_ms[i])),
             tpot_milliseconds=describe.up(float(rows.tpot_ms[i])),
             end_to_end_milliseconds=describe.up(float(rows.end_to_end_ms[i])),
+            breach_percent=breach_percent(rows, i, problem.spec),
         ),
     )
     return identified(found, problem.spec)

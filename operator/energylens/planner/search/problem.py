@@ -15,6 +15,7 @@ from energylens.planner.engines import EngineSettings
 from energylens.planner.engines.speculation import speculation_of
 from energylens.planner.inventory.capacity import replicas_that_fit
 from energylens.planner.inventory.nodes import allowed_nodes
+from energylens.planner.search.breach import latency_share, with_breach, with_limit
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.constraints import Constraint, build_constraints, count_rejections, feasible
 from energylens.planner.search.contenders import contenders
@@ -235,17 +236,19 @@ def evaluated(problem: Problem, spaces: Sequence[ProductSpace]) -> Solution:
 
 def _predicted(problem: Problem, spaces: Sequence[ProductSpace]) -> Candidates:
     spec = problem.spec
-    return evaluate(
+    rows = evaluate(
         spaces,
         problem.model,
         problem.predictor,
         problem.load,
         spec.slo.percentile,
         margin=spec.planning.safety_margin_percent / 100.0,
+        latency_share=latency_share(spec.energy.objective),
         corrections=problem.corrections,
         settings=EngineSettings.of(spec.engine),
         reserve=reserve_of(spec.planning),
     )
+    return with_breach(rows, spec)
 
 
 def _constrained(problem: Problem, rows: Candidates) -> tuple[Constraint, ...]:
@@ -321,18 +324,20 @@ def binding_constraint(solution: Solution, spec: LLMDeploymentSpec, beyond: floa
     """
     rows, objective = solution.rows, spec.energy.objective
     values = objective_values(rows, objective)
+    allowed = np.flatnonzero(feasible(solution.constraints, len(rows)))
+    # Among plans that predictions cannot distinguish, the chosen one may have a higher value than another.
+    here = [int(allowed[np.argmin(values[allowed])])] if allowed.size else []
     if beyond is None:
         assert solution.chosen is not None
-        beyond = float(values[solution.chosen])
-    # Among plans that predictions cannot distinguish, the chosen one may have a higher value than another.
-    allowed = values[feasible(solution.constraints, len(rows))]
-    lowest = float(np.min(allowed, initial=beyond)) * (1 - 1e-3)
-    field = NO_BINDING_CONSTRAINT
+        here.append(solution.chosen)
+    field, least = NO_BINDING_CONSTRAINT, 1.0 - 1e-3
     for constraint in solution.constraints:
         if constraint.kind not in ("GPUs", "SLO", "Power"):
             continue
         mask = feasible(solution.constraints, len(rows), without=[constraint])
-        value = float(np.min(values[mask], initial=np.inf))
-        if value < lowest:
-            field, lowest = constraint.field, value
+        without = objective_values(with_limit(rows, spec, constraint, None), objective)
+        now = float(np.min(without[here], initial=np.inf if beyond is None else beyond))
+        share = float(np.min(without[mask], initial=np.inf)) / now
+        if share < least:
+            field, least = constraint.field, share
     return field

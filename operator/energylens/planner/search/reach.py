@@ -3,9 +3,9 @@
 A GPU with a running engine never draws less than an idle one. Once a plan that draws P watts is known, every candidate
 with more than P / (idle power of a GPU) GPUs draws more and, at a given arrival rate, uses more energy per token: it
 need not be evaluated. Plans are compared with the risk of their predictions, which is bounded, so `OUT_OF_REACH` times
-P is used. Bounds are tried in a few steps, the lowest first; a bound is kept only if the plan found within it proves
-the bound. If only power is missing, the same floor proves that more GPUs do not help. If no plan is found for another
-reason, the whole cluster is evaluated.
+P is used, and more if the plan may break a latency objective. Bounds are tried in a few steps, the lowest first; a
+bound is kept only if the plan found within it proves the bound. If only power is missing, the same floor proves that
+more GPUs do not help. If no plan is found for another reason, the whole cluster is evaluated.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from operator import attrgetter
 import numpy as np
 
 from energylens.api.llmdeployment import LLMDeploymentSpec, Overrides, PlanStatus, PowerCap
+from energylens.planner.search.breach import breach_percent
 from energylens.planner.search.constraints import feasible
 from energylens.planner.search.objective import best
 from energylens.planner.search.problem import Problem, Solution, most_powered, most_replicas, solve
-from energylens.planner.search.ranking import OUT_OF_REACH
+from energylens.planner.search.ranking import OUT_OF_REACH, breach_factor
 from energylens.planner.search.space import enumerate_space
 from energylens.planner.types import GpuNode
 from energylens.predictor.model.architecture import ModelSpec
@@ -62,7 +63,8 @@ def _is_answer(solution: Solution, problem: Problem, most: int, is_bounded: bool
     if i is None:
         return _lacks_power(solution, problem, most)
     rows = solution.rows
-    return is_bounded and _is_proved(most, problem.spec, int(rows.gpus[i]), round(float(rows.power_watts[i])), problem)
+    watts, breach = round(float(rows.power_watts[i])), breach_percent(rows, i, problem.spec)
+    return is_bounded and _holds(most, problem.spec, int(rows.gpus[i]), watts, breach, problem.floor_watts)
 
 
 def reach_of(
@@ -87,7 +89,8 @@ def reach_of(
         (
             most
             for most in bounds(spec, nodes, corrected=corrected)
-            if most is None or _holds(most, spec, plan.gpus, plan.predicted.power_watts, floor)
+            if most is None
+            or _holds(most, spec, plan.gpus, plan.predicted.power_watts, plan.predicted.breach_percent, floor)
         ),
         None,
     )
@@ -193,15 +196,12 @@ def _is_bounded(spec: LLMDeploymentSpec, corrected: bool) -> bool:
     return spec.workload.in_flight is None or spec.energy.objective == "MinimizeGPUs"
 
 
-def _is_proved(most: int, spec: LLMDeploymentSpec, gpus: int, watts: int, problem: Problem) -> bool:
-    return _holds(most, spec, gpus, watts, problem.floor_watts)
-
-
-def _holds(most: int, spec: LLMDeploymentSpec, gpus: int, watts: int, floor_watts: float) -> bool:
+def _holds(most: int, spec: LLMDeploymentSpec, gpus: int, watts: int, breach: int | None, floor_watts: float) -> bool:
     if spec.energy.objective == "MinimizeGPUs":
         return gpus <= most
     # A plan's power is rounded, and other plans are compared including its risk.
-    return (most + 1) * floor_watts > OUT_OF_REACH * (watts + 1)
+    beyond = OUT_OF_REACH * float(breach_factor((breach or 0) / 100.0))
+    return (most + 1) * floor_watts > beyond * (watts + 1)
 
 
 def _totals(nodes: Iterable[GpuNode]) -> dict[str, int]:

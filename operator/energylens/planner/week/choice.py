@@ -74,7 +74,7 @@ class RateFigures:
         if objective == "MinimizeGPUs":
             costs = rows.gpus.astype(np.float64)
         else:
-            costs = (rows.power_watts if objective == "MinimizePower" else watts) * rows.risk.factor
+            costs = (rows.power_watts if objective == "MinimizePower" else watts) * rows.ranking_factor
         holds = feasible(solution.constraints, len(rows))
         tokens = rows.output_tokens_per_second[holds]
         return cls(np.where(holds, costs, np.inf), watts, float(tokens[0]) if tokens.size else 0.0)

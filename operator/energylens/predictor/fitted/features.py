@@ -110,6 +110,10 @@ def run_features(
         "layout": layout,
         "load": np.char.add(layout, f"/{load}"),
         "parallel": np.char.add(parallel, engine) if engine else parallel,
+        "gpu": np.char.add(same(gpu.name + engine), ranks),
+        "size": np.char.add(np.char.add(single, engine), ranks),
+        "experts": np.char.add(np.where(layouts.expert_parallel > 1, f"split{engine}", f"whole{engine}"), ranks),
+        "kind": np.char.add(same(load + engine), ranks),
     }
     return RunFeatures(keys, np.log(np.maximum(concurrency, 1.0)), inverse.reshape(-1))
 

@@ -72,7 +72,10 @@ MEMORY_POINTS = 20.0
 LARGEST_LOG = 7.0
 """Largest logarithm of measured / predicted that counts, far beyond any factor."""
 SURE_POINTS = 3.0
-"""Points of a lesson from which `OUTLIER_REACH` applies."""
+"""Points of a lesson from which a point beyond `OUTLIER_REACH` counts as that far away."""
+DOUBTED = 0.1
+"""Weight that fewer points keep after one beyond `OUTLIER_REACH` that is nearer to the prediction, so that the windows
+of an engine that has just started do not last."""
 
 
 class MeasuredPointError(ValueError):
@@ -128,9 +131,12 @@ def learn(known: Learned, point: MeasuredPoint) -> Learned:
             continue
         value, weight = _log(f"{name}_ratio", ratio), weights.get(name, 0.0)
         value = float(np.clip(value, -LARGEST_LOG, LARGEST_LOG))
+        reach, mean = OUTLIER_REACH[name], means.get(name, 0.0)
         if weight >= SURE_POINTS:
-            reach = OUTLIER_REACH[name]
-            value = float(np.clip(value, means[name] - reach, means[name] + reach))
+            value = float(np.clip(value, mean - reach, mean + reach))
+        elif abs(value - mean) > reach and abs(value) < abs(mean):
+            # Of few points that contradict each other, one as predicted is the likelier.
+            weight *= DOUBTED
         weight *= float(np.exp(-1.0 / MEMORY_POINTS))
         means[name] = (weight * means.get(name, 0.0) + value) / (weight + 1.0)
         weights[name] = weight + 1.0

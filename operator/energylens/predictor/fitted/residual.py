@@ -1,8 +1,9 @@
 """A small, bounded correction of the errors that physics leaves, which fades outside its training range.
 
 Gaussian-process regression (Rasmussen and Williams 2006, chapter 2) on the logarithm of measured / predicted, with a
-sum of kernels: model family, model, layout and task, each smooth in the logarithm of the batch. Far from every training
-run all kernels are zero, and so is the correction.
+sum of kernels: model family, model, layout and task, each smooth in the logarithm of the batch, and constant offsets of
+what many models share, such as a GPU under one engine. Far from every training run all kernels are zero, and so is the
+correction.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from functools import cached_property
+from math import isinf
 from typing import TypeVar
 
 import numpy as np
@@ -78,7 +80,12 @@ class KernelTerm:
     key: str
     variance: float
     length: float
-    """Length scale in units of log(batch); infinity for a constant."""
+    """Length scale in units of log(batch); infinity for an offset, which does not depend on the batch."""
+
+    @property
+    def is_offset(self) -> bool:
+        """Whether the summand is a constant of each label."""
+        return isinf(self.length)
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,11 @@ class TargetResidual:
     """Solution of (K + noise) w = residuals, shape (m,)."""
     bound: float
     """Largest absolute correction, as a logarithm."""
+
+    @cached_property
+    def smooth(self) -> tuple[KernelTerm, ...]:
+        """The terms that depend on the batch."""
+        return tuple(term for term in self.terms if not term.is_offset)
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,22 @@ class ResidualModel:
                 np.linalg.inv(covariance(target.terms, self.training, self.training) + np.diag(target.noise)),
                 dtype=np.float64,
             )
+            for name, target in self.targets.items()
+        }
+
+    @cached_property
+    def offsets(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
+        """By target and key of an offset, the posterior mean of each label whose runs say more than the prior."""
+        return {
+            name: {
+                term.key: {
+                    label: term.variance * float(target.weights[runs].sum())
+                    for label, runs in self.training.members[term.key].items()
+                    if term.variance * (1.0 / target.noise[runs]).sum() >= 1.0
+                }
+                for term in target.terms
+                if term.is_offset
+            }
             for name, target in self.targets.items()
         }
 
@@ -150,12 +178,14 @@ def correct(
     Only training runs that share a key take part. Candidates that agree in every key with the same training runs are
     computed together; a space has only a few such sets. For each set both results are smooth functions of log(batch)
     with length scales of at least 1, so they are computed at knots and interpolated, with an error below 1e-4.
+
+    An offset is known from many models, so that its variance counts as 0; without a run, it is that of the prior.
     """
     n = runs.log_batch.shape[0]
-    found = {target: (np.zeros(n), np.full(n, prior_variance(model.targets[target].terms))) for target in targets}
+    found = {target: (np.zeros(n), np.full(n, prior_variance(model.targets[target].smooth))) for target in targets}
     if n == 0:
         return found
-    keys = sorted({term.key for target in targets for term in model.targets[target].terms})
+    keys = sorted({term.key for target in targets for term in model.targets[target].smooth})
     for members, same in _kinds(model.training, runs, keys):
         related = np.flatnonzero(np.any(list(same.values()), axis=0))
         if related.size == 0:
@@ -170,22 +200,38 @@ def correct(
         for target in targets:
             fitted = model.targets[target]
             cross = np.zeros(squared.shape)
-            for length in sorted({term.length for term in fitted.terms}):
+            for length in sorted({term.length for term in fitted.smooth}):
                 if length not in smooth:
                     smooth[length] = np.exp(squared * (-0.5 / length**2))
                 shared = sum(
-                    (term.variance * same[term.key][related] for term in fitted.terms if term.length == length),
+                    (term.variance * same[term.key][related] for term in fitted.smooth if term.length == length),
                     start=np.zeros(related.size),
                 )
                 cross += shared * smooth[length]
             mean, variance = found[target]
-            prior = prior_variance(fitted.terms)
+            prior = prior_variance(fitted.smooth)
             explained = np.einsum("nm,nm->n", cross @ model.inverses[target][np.ix_(related, related)], cross)
             at_knots = cross @ fitted.weights[related], prior - explained
             between = [(1.0 - part) * values[lower] + part * values[upper] for values in at_knots]
-            mean[members] = np.clip(between[0], -fitted.bound, fitted.bound)
+            mean[members] = between[0]
             variance[members] = np.clip(between[1], 0.0, prior)
+    for target, (mean, variance) in found.items():
+        fitted = model.targets[target]
+        for term in fitted.terms:
+            if term.is_offset:
+                offset, unknown = _offset(model.offsets[target][term.key], runs, term)
+                mean += offset
+                variance += unknown
+        np.clip(mean, -fitted.bound, fitted.bound, out=mean)
     return found
+
+
+def _offset(known: Mapping[str, float], runs: RunFeatures, term: KernelTerm) -> tuple[FloatArray, FloatArray]:
+    """Return the offset of each candidate and its variance, shape (n,) each."""
+    labels = runs.keys[term.key].tolist()
+    offsets = np.array([known.get(label, 0.0) for label in labels], dtype=np.float64)
+    unknown = np.array([0.0 if label in known else term.variance for label in labels], dtype=np.float64)
+    return runs.each(offsets), runs.each(unknown)
 
 
 def _kinds(

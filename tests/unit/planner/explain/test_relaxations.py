@@ -171,6 +171,7 @@ def test_the_nearest_power_cap_is_known_to_the_watt(
         asked = make_deployment(
             workload=LOAD | {"requestsPerSecond": "2"},
             slo={"percentile": "P50", "itlMilliseconds": 8},
+            planning={"safetyMarginPercent": 200},
             energy={"powerCap": {"mode": "Fixed", "wattsPerGPU": watts}},
         )
         return plan(asked, model, make_snapshot((H100, 1, 1)), gpus, predictor)

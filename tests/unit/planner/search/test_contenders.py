@@ -77,6 +77,7 @@ def drawn(seed: int, size: int) -> Candidates:
         burst_sequences=steps(8.0, 1.0, 6),
         unshared_deviation=steps(0.02, 0.5, 5),
         layout_deviation=steps(0.01, 0.5, 5),
+        breach_chance=steps(0.0, 0.25, 5),
         nearest=whole(0, 1, 2),
     )
 

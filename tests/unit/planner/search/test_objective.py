@@ -37,7 +37,7 @@ def candidates(*rows: Row) -> Candidates:
         burst_sequences=column("burst", 0), kv_cache_tokens=nothing, step_tokens=8192 * one,
         completion_seconds=nothing, job_start_seconds=nothing, job_joules=nothing, idle_job_share=nothing,
         unshared_deviation=column("unshared", 0),
-        layout_deviation=column("own", 0), nearest=nearest,
+        layout_deviation=column("own", 0), breach_chance=column("breach", 0), nearest=nearest,
     )  # fmt: skip
 
 

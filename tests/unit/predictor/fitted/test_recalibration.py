@@ -149,3 +149,20 @@ def test_a_layouts_power_is_known_at_distant_loads_and_its_latency_is_not() -> N
     far = factors_of([lesson], "TP1", "chat", 1000.0)
     assert far.power > 1.06
     assert far.itl == pytest.approx(1.0, abs=0.002)
+
+
+@pytest.mark.parametrize("absurd", [0.1, 8.0])
+def test_an_absurd_first_window_is_forgotten_after_two_others(absurd: float) -> None:
+    known = learn(Learned(), MeasuredPoint(itl_ratio=absurd))
+    for _ in range(2):
+        known = learn(known, MeasuredPoint(itl_ratio=1.0))
+    assert abs(known.means["itl"]) < 0.12
+    assert known.weights["itl"] > 1.8
+
+
+def test_a_site_far_from_the_prediction_is_believed_at_once() -> None:
+    known = Learned()
+    for _ in range(3):
+        known = learn(known, MeasuredPoint(itl_ratio=4.0))
+    assert known.means["itl"] == pytest.approx(np.log(4.0))
+    assert known.weights["itl"] > 2.8

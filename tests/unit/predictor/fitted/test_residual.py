@@ -121,3 +121,35 @@ def test_an_absurd_batch_has_the_spread_of_a_large_one() -> None:
 
     assert spread(1e9) == spread(8192.0)
     assert all(large > small for large, small in zip(spread(8192.0), spread(64.0), strict=True))
+
+
+def test_an_offset_is_the_gaussian_process_at_every_batch_and_of_known_labels_only() -> None:
+    random = np.random.default_rng(2)
+    terms = (*TERMS, KernelTerm("gpu", 0.01, np.inf))
+    labels = ["a"] * 12 + ["b"] * 12
+    keys = {"model": labels, "layout": labels, "gpu": ["x"] * 24}
+    training = RunFeatures({k: np.array(v) for k, v in keys.items()}, np.log(random.uniform(4, 500, 24)))
+    noise = np.full(24, 0.004)
+    left = random.normal(0.1, 0.05, 24)
+    inverse = np.linalg.inv(covariance(terms, training, training) + np.diag(noise))
+    weights = np.asarray(inverse @ left, dtype=np.float64)
+    model = ResidualModel(training, {"step": TargetResidual(terms, noise, weights, 0.3)})
+    asked = {"model": ["a", "new", "new"], "layout": ["a", "new", "new"], "gpu": ["x", "x", "other"]}
+    runs = RunFeatures({k: np.array(v) for k, v in asked.items()}, np.log([64.0, 4000.0, 64.0]))
+    mean, variance = correct(model, runs, ("step",))["step"]
+    assert mean == pytest.approx(covariance(terms, runs, training) @ weights, abs=2e-4)
+    assert mean[1] > 0.03
+    assert mean[2] == 0.0
+    assert variance[2] == pytest.approx(prior_variance(terms))
+    assert variance[1] == pytest.approx(prior_variance(TERMS))
+
+
+def test_an_offset_that_no_run_measured_stays_unknown() -> None:
+    terms = (KernelTerm("model", 0.02, 2.0), KernelTerm("gpu", 0.01, np.inf))
+    keys = {"model": np.array(["a", "b"]), "gpu": np.array(["x", "y"])}
+    training = RunFeatures(keys, np.zeros(2))
+    target = TargetResidual(terms, np.array([0.004, 1e6]), np.array([5.0, 0.0]), 0.3)
+    runs = RunFeatures({"model": np.array(["c", "c"]), "gpu": keys["gpu"]}, np.zeros(2))
+    mean, variance = correct(ResidualModel(training, {"step": target}), runs, ("step",))["step"]
+    assert mean == pytest.approx([0.05, 0.0])
+    assert variance == pytest.approx([0.02, 0.03])
