@@ -9,7 +9,7 @@ line until one fails: first those that killed the latest mutants of the same fun
 A mutant that survives tests worth ``--first`` seconds is tried with the rest of its tests after all others. Time is CPU
 time, so that a busy machine alters no outcome. ``--sample N`` draws N mutants with a fixed seed, and ``--again LOG``
 takes the survivors of an earlier run, to try them with other tests. ``--reach FILE`` keeps the lines of each test for
-the next run: a test runs again for them only after a change of its file or of the operator.
+the next run: a test runs again for them only after a change of its file, or of a mutated module that it runs.
 """
 
 from __future__ import annotations

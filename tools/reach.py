@@ -39,43 +39,41 @@ class Reach:
     @classmethod
     def measured(cls, session: pytest.Session, modules: Set[str], kept: Path | None) -> Reach:
         """Run all tests once, but for those whose lines are kept in a file, and leave caches warm."""
-        known: dict[str, Any] = {}
-        if kept is not None and kept.exists():
-            known = json.loads(kept.read_text(encoding="utf-8"))
-        source = _digest(sorted(SOURCE.rglob("*.py")))
+        known = json.loads(kept.read_text(encoding="utf-8")) if kept is not None and kept.exists() else {}
+        changed = _Digests(f"operator/{module.replace('.', '/')}.py" for module in modules)
         remembering = _remembering(modules)
-        warm: set[str] = set()
-        rows: dict[int, dict[str, Any]] = {}
-        traced: dict[str, dict[str, Any]] = {}
+        warm: set[Path] = set()
+        traced = []
         measure = coverage.Coverage(data_file=None, source=[str(SOURCE / "energylens")], config_file=False)
         measure.set_option("run:disable_warnings", ["no-data-collected"])
-        for number, item in enumerate(session.items):
-            state = f"{source}:{_digest([item.path])}"
+        for item in session.items:
             row = known.get(item.nodeid)
-            if row is None or row["state"] != state:
-                row = {"state": state, "lines": {}, **_traced(item, session, remembering, measure)}
-                known[item.nodeid] = traced[item.nodeid] = row
-            elif str(item.path) not in warm and row["passed"]:
+            if row is None or not changed.are_those_of(row, item.path):
+                known[item.nodeid] = _traced(item, session, remembering, measure)
+                traced.append(item)
+            elif item.path not in warm and row["passed"]:
                 run(item, None, session)
-            warm.add(str(item.path))
-            rows[number] = row
-        data = measure.get_data()
-        for path in data.measured_files():
-            for line, tests in data.contexts_by_lineno(path).items():
-                for test in filter(None, tests):
-                    traced[test]["lines"].setdefault(str(Path(path).relative_to(ROOT)), []).append(line)
+            warm.add(item.path)
+        ran = _lines(measure.get_data())
+        for item in traced:
+            lines = ran.get(item.nodeid, {})
+            known[item.nodeid].update(lines=lines, digests=changed.of(item.path, lines))
         for function in remembering:
             function.cache_clear()
         session.testsfailed = 0
         if kept is not None:
             kept.write_text(json.dumps(known), encoding="utf-8")
+        return cls._of({number: known[item.nodeid] for number, item in enumerate(session.items)})
+
+    @classmethod
+    def _of(cls, rows: dict[int, dict[str, Any]]) -> Reach:
+        passed = {number: row for number, row in rows.items() if row["passed"]}
         lines: dict[str, dict[int, list[int]]] = {}
-        for number, row in rows.items():
-            if row["passed"]:
-                for path, ran in row["lines"].items():
-                    for line in ran:
-                        lines.setdefault(path, {}).setdefault(line, []).append(number)
-        return cls(lines, {number: row["seconds"] for number, row in rows.items() if row["passed"]})
+        for number, row in passed.items():
+            for path, ran in row["lines"].items():
+                for line in ran:
+                    lines.setdefault(path, {}).setdefault(line, []).append(number)
+        return cls(lines, {number: row["seconds"] for number, row in passed.items()})
 
     def cost(self, test: int) -> float:
         """Return the CPU seconds of a test."""
@@ -130,6 +128,38 @@ def _traced(
     return {"passed": session.testsfailed == failed, "seconds": round(time.process_time() - before, 4)}
 
 
+def _lines(data: coverage.CoverageData) -> dict[str, dict[str, list[int]]]:
+    """Return the lines that each test ran, by the test's name and the path below the root."""
+    ran: dict[str, dict[str, list[int]]] = {}
+    for path in data.measured_files():
+        for line, tests in data.contexts_by_lineno(path).items():
+            for test in filter(None, tests):
+                ran.setdefault(test, {}).setdefault(str(Path(path).relative_to(ROOT)), []).append(line)
+    return ran
+
+
+class _Digests:
+    """Tells whether a test and the mutated modules that it runs are as they were when its lines were noted."""
+
+    def __init__(self, mutated: Iterable[str]) -> None:
+        self._mutated = set(mutated)
+        self._known: dict[Path, str] = {}
+
+    def of(self, test: Path, lines: Iterable[str]) -> dict[str, str]:
+        """Return the digests of the file of a test and of the modules that the test runs."""
+        return {path: self._digest(ROOT / path) for path in (str(test.relative_to(ROOT)), *lines)}
+
+    def are_those_of(self, row: dict[str, Any], test: Path) -> bool:
+        """Return whether what was noted of a test holds: a changed module that is not mutated does not matter."""
+        paths = {str(test.relative_to(ROOT)), *(self._mutated & row["lines"].keys())}
+        return all(row["digests"].get(path) == self._digest(ROOT / path) for path in paths)
+
+    def _digest(self, path: Path) -> str:
+        if path not in self._known:
+            self._known[path] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        return self._known[path]
+
+
 def _remembering(modules: Set[str]) -> list[Any]:
     """Return the functions with a cache that may hold what a mutated module said."""
     packages = {module.rsplit(".", 1)[0] for module in modules}
@@ -140,10 +170,3 @@ def _remembering(modules: Set[str]) -> list[Any]:
         for each in found
         if each.__module__.startswith(("energylens", "tests")) and not each.__module__.startswith(below)
     ]
-
-
-def _digest(paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
