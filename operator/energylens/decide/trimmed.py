@@ -194,11 +194,7 @@ def trim_pod(body: Mapping[str, Any]) -> Body:
                 if spec.get(group)
             },
             **({"resourceClaims": _claims(spec["resourceClaims"])} if spec.get("resourceClaims") else {}),
-            **(
-                {"schedulingGates": [g["name"] for g in gates]}
-                if own and (gates := spec.get("schedulingGates"))
-                else {}
-            ),
+            **({"schedulingGates": [gate["name"] for gate in gates]} if gates else {}),
         },
         "status": {
             "phase": status.get("phase", ""),

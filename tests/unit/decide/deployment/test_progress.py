@@ -90,10 +90,21 @@ def test_a_workload_without_a_status_has_no_pods_yet() -> None:
     assert not main_rollout(observation(workload=workload(replicas=2, updated=3), pods=())).current
 
 
-def test_a_workload_of_no_generation_was_acted_on() -> None:
+@pytest.mark.parametrize(
+    ("generation", "observed_generation", "is_seen"),
+    [(None, 0, True), (None, None, True), (1, None, False), (1, 1, True), (2, 1, False), (2, 3, True)],
+)
+def test_a_workload_counts_as_its_controller_has_seen_it(
+    generation: int | None, observed_generation: int | None, is_seen: bool
+) -> None:
     live = workload()
-    live["metadata"] = {key: value for key, value in live["metadata"].items() if key != "generation"}
-    assert main_rollout(observation(workload={**live, "status": {**live["status"], "observedGeneration": 0}})).current
+    known = {"generation": generation, "observedGeneration": observed_generation}
+    given = {key: value for key, value in known.items() if value is not None}
+    without = {key: value for key, value in live["metadata"].items() if key != "generation"}
+    live["metadata"] = {**without, **{key: given[key] for key in given.keys() & {"generation"}}}
+    counts = {key: value for key, value in live["status"].items() if key != "observedGeneration"}
+    live["status"] = {**counts, **{key: given[key] for key in given.keys() & {"observedGeneration"}}}
+    assert main_rollout(observation(workload=live)).updated == (2 if is_seen else 0)
 
 
 def test_ready_replicas_are_never_more_than_wanted() -> None:
