@@ -220,7 +220,7 @@ def _schedule_problem(schedule: ScheduleStatus, now: datetime) -> str:
         if entry.replicas > MOST or entry.power_watts > MOST or parse_quantity(entry.requests_per_second) <= 0:
             rate = entry.requests_per_second
             return f"{entry.replicas} replicas of {entry.power_watts} W for {rate} requests per second"
-    if not 0 <= schedule.start_seconds <= MOST_START_SECONDS_STATED:
+    if schedule.start_seconds > MOST_START_SECONDS_STATED:
         return f"{schedule.start_seconds} seconds of a start"
     return time_problem(schedule.starting_since, now)
 
