@@ -108,6 +108,19 @@ def test_mappings_of_any_number_of_shapes_are_read_back() -> None:
     assert len(trimmed._BASES) <= trimmed._MOST_BASES
 
 
+@pytest.mark.parametrize(("length", "is_one"), [(128, True), (129, False)])
+def test_short_texts_are_one_object(length: int, is_one: bool) -> None:
+    first, second = (shared("".join(["a"] * length)) for _ in range(2))
+    assert first == second
+    assert (first is second) is is_one
+
+
+def test_a_packed_mapping_is_not_packed_again() -> None:
+    once = trimmed.packed({"a": 1})
+    assert isinstance(once, Packed)
+    assert trimmed.packed(once) is once
+
+
 def test_digests_of_one_text_are_equal() -> None:
     assert Digest("a") == Digest("a")
     assert hash(Digest("a")) == hash(Digest("a"))
