@@ -24,7 +24,8 @@ from tests.unit.decide.observations import (
 from energylens.data import load_gpus
 from energylens.decide.deployment.handover import SCALED_DOWN, SETTLE_SECONDS, Handover, handover
 from energylens.decide.deployment.observation import Observation, PlanChoice, PodState
-from energylens.decide.deployment.rollouts import EXCEEDED_QUOTA, workload_revision
+from energylens.decide.deployment.rollouts import EXCEEDED_QUOTA
+from energylens.decide.deployment.workloads import workload_revision
 from energylens.decide.reasons import Reason
 from energylens.planner.types import ClusterSnapshot, GpuNode
 from energylens.serving import Placement, Strategy, manifests

@@ -287,8 +287,10 @@ def test_a_suspended_job_has_no_start_and_remembers_how_long_pods_take() -> None
 @pytest.mark.parametrize("state", ["Starting", "Started"])
 def test_a_job_that_began_is_never_interrupted(state: str) -> None:
     begun = waiting(NOW - HOUR, state=state, start_seconds=100)
-    found = planned(hours_of(CLEAN_LATER), begun)
+    found = planned(hours_of(CLEAN_LATER), begun, runs=True)
     assert (found.state, found.start_time, found.message) == (state, begun.start_time, "before")
+    # A status that says so without any pods was edited.
+    assert planned(hours_of(CLEAN_LATER), begun).state == "Waiting"
     # It ends as the measured start lets expect.
     assert moment_of(found.end_time) == NOW - HOUR + (4000 - 400 + 100) * SECOND
 
@@ -338,8 +340,8 @@ def seen(ready: tuple[tuple[str, str], ...] = (), start: JobStartStatus | None =
     pods = tuple(
         replace(pod(f"p{number}"), created=created, ready_since=since) for number, (created, since) in enumerate(ready)
     )
-    fields: dict[str, Any] = {"workload": workload(), "pods": pods, **changes}
-    return followed_start(start, fields["workload"], fields["pods"], NOW)
+    fields: dict[str, Any] = {"plan": PLAN, "workload": workload(), "pods": pods, **changes}
+    return followed_start(start, fields["plan"], fields["workload"], fields["pods"], NOW)
 
 
 def test_a_start_follows_its_pods() -> None:
@@ -379,6 +381,24 @@ def test_the_slowest_start_is_measured_once_all_replicas_are_ready(
     assert (found.state, found.start_seconds) == (state, took)
     known = seen(ready, waiting(start_seconds=55))
     assert known.start_seconds == (took if took is not None else 55)
+
+
+def test_a_pod_that_restarted_is_not_measured() -> None:
+    times = (CREATED, "2026-03-01T11:03:20Z")
+    pods = tuple(replace(pod(name), created=times[0], ready_since=times[1], restarted=name == "b") for name in "ab")
+    slow = replace(pods[1], ready_since="2026-03-01T11:30:00Z")
+    assert seen(pods=(pods[0], slow)).start_seconds == 200
+    assert seen(pods=pods, plan=None).start_seconds is None
+
+
+def test_a_measured_start_is_of_the_same_weights_engine_and_gpus() -> None:
+    measured = seen(((CREATED, "2026-03-01T11:03:20Z"),) * 2)
+    assert (measured.start_seconds, bool(measured.start_hash)) == (200, True)
+    known = waiting(start_seconds=200, start_hash=measured.start_hash)
+    assert planned(hours_of(CLEAN_LATER), known).start_seconds == 200
+    other = plan(job=PLANNED, serving_hash="x")
+    forgotten = planned(hours_of(CLEAN_LATER), known, plan=other)
+    assert (forgotten.start_seconds, forgotten.start_hash) == (None, "")
 
 
 def test_only_ready_leaders_of_the_wanted_revision_are_counted() -> None:

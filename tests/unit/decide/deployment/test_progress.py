@@ -22,26 +22,25 @@ from tests.unit.decide.observations import (
 )
 
 from energylens.api.llmdeployment import PrefillReplicas
+from energylens.decide.deployment.deadlines import (
+    deadline_exceeded,
+    late,
+    late_rollout,
+    queued_for_long,
+    waits_in_queue,
+)
 from energylens.decide.deployment.observation import Observation, PlanChoice, PodState
 from energylens.decide.deployment.rollouts import (
     EXCEEDED_QUOTA,
-    deadline_exceeded,
-    existing_replicas,
-    group_size,
-    late,
-    late_rollout,
     looks_again,
     main_rollout,
     overdue,
-    pod_spec_of,
     prefill_rollout,
-    queued_for_long,
     refused_pods,
-    replicas_of,
     rollout,
     trouble,
-    waits_in_queue,
 )
+from energylens.decide.deployment.workloads import existing_replicas, group_size, pod_spec_of, replicas_of
 from energylens.decide.reasons import Reason
 from energylens.serving.timing import PROGRESS_DEADLINE_SECONDS, startup_seconds
 
