@@ -6,6 +6,7 @@ import ast
 import functools
 import gc
 import hashlib
+import importlib
 import json
 import time
 from collections.abc import Iterable, Set
@@ -41,7 +42,7 @@ class Reach:
         """Run all tests once, but for those whose lines are kept in a file, and leave caches warm."""
         known = json.loads(kept.read_text(encoding="utf-8")) if kept is not None and kept.exists() else {}
         changed = _Digests(f"operator/{module.replace('.', '/')}.py" for module in modules)
-        remembering = _remembering(modules)
+        remembering, state = _remembering(modules), _State(modules)
         warm: set[Path] = set()
         traced = []
         measure = coverage.Coverage(data_file=None, source=[str(SOURCE / "energylens")], config_file=False)
@@ -60,6 +61,7 @@ class Reach:
             known[item.nodeid].update(lines=lines, digests=changed.of(item.path, lines))
         for function in remembering:
             function.cache_clear()
+        state.restore()
         session.testsfailed = 0
         if kept is not None:
             kept.write_text(json.dumps(known), encoding="utf-8")
@@ -158,6 +160,25 @@ class _Digests:
         if path not in self._known:
             self._known[path] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
         return self._known[path]
+
+
+class _State:
+    """The dictionaries and lists of the mutated modules, which tests fill."""
+
+    def __init__(self, modules: Iterable[str]) -> None:
+        values = [
+            (n, v) for m in modules for n, v in vars(importlib.import_module(m)).items() if not n.startswith("__")
+        ]
+        self._lists = [(value, list(value)) for _, value in values if isinstance(value, list)]
+        self._mappings = [(value, dict(value)) for _, value in values if isinstance(value, dict)]
+
+    def restore(self) -> None:
+        """Give every one the content that it had."""
+        for value, content in self._lists:
+            value[:] = content
+        for mapping, entries in self._mappings:
+            mapping.clear()
+            mapping.update(entries)
 
 
 def _remembering(modules: Set[str]) -> list[Any]:

@@ -96,7 +96,7 @@ def test_only_a_plan_over_several_nodes_needs_leader_worker_set(nodes: int, reas
 
 
 def test_a_spec_that_contradicts_the_running_plan_stops_the_verification() -> None:
-    spec = {"podTemplate": {"spec": {"nodeName": "h100-0"}}}
+    spec: dict[str, Any] = {"podTemplate": {"spec": {"nodeName": "h100-0"}}}
     found = children(
         verifying(made=plan(serving_hash=serving_hash(deployment(**spec).spec)), deployment=deployment(**spec))
     )
@@ -273,7 +273,7 @@ def test_prefill_pods_of_an_earlier_plan_go_when_the_new_pods_are_ready() -> Non
     assert not children(observation()).drops_prefill
 
 
-ROUTED = {
+ROUTED: dict[str, Any] = {
     "planning": {"disaggregation": "Follow"},
     "routing": {
         "inferencePool": {"endpointPicker": {"name": "epp"}},

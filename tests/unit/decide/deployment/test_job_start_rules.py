@@ -327,7 +327,7 @@ def test_gpus_that_idle_until_the_deadline_count_where_the_job_keeps_them() -> N
     values = [300.0] * 2 + [100.0] * 2 + [300.0] * 4 + [110.0] * 12
     assert at(planned(hours_of(values))) == 2 * HOUR
     idle = plan(job=PLANNED, predicted=plan().predicted.model_copy(update={"idle_power_watts": 800}))
-    long = {"completeWithinSeconds": 4 * 3600, "afterCompletion": "Idle"}
+    long: dict[str, Any] = {"completeWithinSeconds": 4 * 3600, "afterCompletion": "Idle"}
     # Its start takes no energy beside that, so that it may lie before the clean hours.
     assert at(planned(hours_of(values), plan=idle, **long)) == 8 * HOUR - 400 * SECOND
 

@@ -62,7 +62,8 @@ def roles(prefill: dict[str, Any] | None, prefill_pods: tuple[PodState, ...] = (
 
 
 def test_what_others_edited_out_of_a_workload_counts_as_none() -> None:
-    for live in ({}, {"spec": None, "status": None}, {"spec": {}, "status": {}}):
+    bodies: list[dict[str, Any]] = [{}, {"spec": None, "status": None}, {"spec": {}, "status": {}}]
+    for live in bodies:
         assert (replicas_of(live), existing_replicas(live), group_size(live)) == (0, 0, 1)
         assert pod_spec_of(live) == {}
     assert existing_replicas(None) == 0
@@ -359,7 +360,7 @@ def grouped(reason: str, since: float, *, status: str = "True", running: str = H
         "readyReplicas": 0,
         "updatedReplicas": 0,
     }
-    limit = {"rollout": {"progressDeadlineSeconds": 7200}}
+    limit: dict[str, Any] = {"rollout": {"progressDeadlineSeconds": 7200}}
     asked = deployment({"conditions": [said], "activeRevision": active, **more.pop("also", {})}, **limit)
     return observation(deployment=asked, workload=GROUPED, **{"pods": (pod("g", ready=False, group="0"),), **more})
 

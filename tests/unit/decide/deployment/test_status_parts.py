@@ -190,7 +190,7 @@ def test_a_plan_that_was_adopted_keeps_its_time() -> None:
     assert written(after(known))["planAdoptionTime"] == PAST
     assert written(after({}))["planAdoptionTime"] == "2026-03-01T12:00:00Z"
     assert written(after(known, takes_over=True))["planAdoptionTime"] == "2026-03-01T12:00:00Z"
-    waits = {"spec": {"planning": {"mode": "Manual"}}, "takes_over": True}
+    waits: dict[str, Any] = {"spec": {"planning": {"mode": "Manual"}}, "takes_over": True}
     assert written(after(known, **waits))["planAdoptionTime"] == PAST
     shown = {"spec": {"planning": {"mode": "Advisory"}}}
     assert written(after(known, **shown, takes_over=True))["planAdoptionTime"] == PAST
