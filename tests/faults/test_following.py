@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,8 +12,14 @@ from tests.support.world import World, llama
 
 from energylens.api.quantity import parse_quantity
 from energylens.cluster.port import Object
+from energylens.decide.deployment import scheduled
+from energylens.decide.deployment.inputs import Inputs
+from energylens.decide.deployment.observation import PlanChoice
+from energylens.decide.deployment.planning import PlanningService
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.explain import relaxations
+from energylens.planner.types import Infeasible
+from energylens.planner.week.planning import WeekPlan, WeekProblem, plan_week_in_steps
 
 FREE = {"overrides": {"tensorParallel": 1, "maxBatchSize": 64}, "followLoad": "Auto"}
 LOAD = {"inputTokens": 512, "outputTokens": 256}
@@ -237,10 +244,33 @@ async def test_the_rates_of_a_week_are_learned_and_its_replicas_follow_them() ->
     assert served.status()["learnedLoad"]["coveredHours"] == 1
 
 
+def _weeks_planned_at_once(monkeypatch: pytest.MonkeyPatch) -> list[WeekProblem]:
+    """Return the weeks that are planned while no other deployment can be planned, as far as they are from now on."""
+    found: list[WeekProblem] = []
+    in_one_turn = [False]
+    in_steps, planning_for = plan_week_in_steps, PlanningService.planning_for
+
+    def planned(self: PlanningService, inputs: Inputs) -> PlanChoice:
+        in_one_turn[0] = True
+        try:
+            return planning_for(self, inputs)
+        finally:
+            in_one_turn[0] = False
+
+    def week(asked: WeekProblem) -> Generator[None, None, WeekPlan | Infeasible]:
+        found.extend([asked] if in_one_turn[0] else [])
+        return in_steps(asked)
+
+    monkeypatch.setattr(scheduled, "plan_week_in_steps", week)
+    monkeypatch.setattr(PlanningService, "planning_for", planned)
+    return found
+
+
 async def test_an_hour_with_more_load_than_any_plan_sustains_leaves_the_other_hours_followed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(relaxations, "_loads", lambda *_: ())
+    at_once = _weeks_planned_at_once(monkeypatch)
     served = Served()
     load = LOAD | {"requestsPerSecond": "60", "profile": {"timeZone": "UTC", "learned": {}}}
     served.cluster.put(llama(planning={"overrides": {"tensorParallel": 1, "maxBatchSize": 64}}, workload=load))
@@ -268,6 +298,8 @@ async def test_an_hour_with_more_load_than_any_plan_sustains_leaves_the_other_ho
     assert condition["status"] == "True"
     most = max(float(parse_quantity(entry["requestsPerSecond"])) for entry in status["schedule"]["hours"])
     assert 60 * 1.25**3 < most < 60 * 1.25**20
+    # The highest step that a plan sustains is searched for in steps, too: other deployments are planned meanwhile.
+    assert at_once == []
     text = f"; no learned hour is planned for more than {most * 1000:.0f}m requests per second: Sun 06:00, "
     assert text in condition["message"]
     mark = served.mark

@@ -145,6 +145,7 @@ def _claim(
         beyond=_measured_above(spec, status),
         awaits_look=awaits_look(budget, now),
         week=deployment.week,
+        running=deployment.reserved_week,
     )
 
 
@@ -178,6 +179,7 @@ def _own_claim(deployment: PlannedDeployment, now: datetime) -> BudgetClaim | No
         ceiling=min(ceilings, key=lambda c: c.watts) if own.action == "Enforce" else None,
         path=f"{FIELD}.",
         week=deployment.week,
+        running=deployment.reserved_week,
     )
 
 

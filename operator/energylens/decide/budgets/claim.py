@@ -50,6 +50,8 @@ class BudgetClaim:
     """Path of the budget's spec in messages."""
     week: WeekWatts | None = None
     """The hours of the deployment's load; None if the load is constant."""
+    running: WeekWatts | None = None
+    """The hours of the replicas that run; None if they may draw ``own`` in every hour."""
 
     @cached_property
     def reserved(self) -> float:
@@ -67,7 +69,9 @@ class BudgetClaim:
         slots = self.others.by_slot(self.week.time_zone, self.now)
         ahead = quarters_ahead(self.week.lead_seconds)
         most = np.max([np.roll(slots, ahead - shift) for shift in range(ahead + 4)], axis=0)[::4]
-        left = np.maximum(self.growth.watts - most - self.beyond, max(self.own, 1.0))
+        # Each hour leaves at least the power of the hour's own replicas, whichever hour it is now.
+        running = self.own if self.running is None else np.asarray(self.running.watts, dtype=np.float64)
+        left = np.maximum(self.growth.watts - most - self.beyond, np.maximum(running, 1.0))
         if self.ceiling is not None:
             left = np.minimum(left, max(self.ceiling.watts, 1.0))
         return tuple(np.floor(left + 1e-6).tolist())

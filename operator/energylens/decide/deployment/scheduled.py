@@ -147,7 +147,7 @@ def _planned(case: Case, weeks: Weeks) -> _Week | PlanChoice:
     deployment, current = case.inputs.deployment, case.inputs.deployment.status.plan
     result, note = _week_of(case, deployment, weeks), ""
     if isinstance(result, Infeasible):
-        carried = _most_carried(case, weeks)
+        carried = finished(_most_carried_in_steps(case, weeks))
         if carried is None:
             return _without(case, Reason(result.reason), result.message, result)
         note = f"; no learned hour is planned for more than {carried[0]} requests per second: {result.message}"
@@ -176,8 +176,12 @@ def _planned(case: Case, weeks: Weeks) -> _Week | PlanChoice:
     )
 
 
-def _most_carried(case: Case, weeks: Weeks) -> tuple[str, LLMDeployment, WeekPlan] | None:
-    """Return the week in which learned hours have at most the highest step that a plan sustains, and its rate.
+Carried = tuple[str, LLMDeployment, WeekPlan]
+"""A rate, the deployment whose learned hours have at most that rate, and its week."""
+
+
+def _most_carried_in_steps(case: Case, weeks: Weeks) -> Generator[None, None, Carried | None]:
+    """Return the week in which learned hours have at most the highest step that a plan sustains.
 
     None if hours are not learned, or if the declared rate has no plan: then the spec itself has none.
     """
@@ -189,7 +193,7 @@ def _most_carried(case: Case, weeks: Weeks) -> tuple[str, LLMDeployment, WeekPla
         step = (low + high) // 2
         limit = format_milli(rate_of(learned.declared, step))
         asked = limited_to(case.inputs.deployment, limit)
-        week = _week_of(case, asked, weeks)
+        week = yield from _week_in_steps(case, asked, weeks)
         if isinstance(week, WeekPlan):
             found, low = (limit, asked, week), step + 1
         else:
@@ -209,7 +213,9 @@ def prepared(case: Case, weeks: Weeks) -> Iterator[None]:
     Other deployments can be planned between the steps. If they take GPUs or power, the week is planned again.
     """
     if case.inputs.no_hours is None and _standing(case) is None and waits_for_budget(case) is None:
-        yield from _week_in_steps(case, case.inputs.deployment, weeks)
+        week = yield from _week_in_steps(case, case.inputs.deployment, weeks)
+        if isinstance(week, Infeasible):
+            yield from _most_carried_in_steps(case, weeks)
 
 
 def _week_of(case: Case, asked: LLMDeployment, weeks: Weeks) -> WeekPlan | Infeasible:

@@ -361,4 +361,5 @@ def _compared(problem: Problem, chosen: Row | None, asked: Row) -> str:
         return f"{text} is as good as the plan {plan}, which has fewer GPUs, fewer replicas or a lower TTFT"
     what = "power" if objective == "MinimizePower" else "energy"
     difference = describe.compared(new, old, what)
-    return f"{text} uses {difference} {'of' if 'times' in difference else 'than'} the plan {plan}"
+    word = "of" if "times" in difference else "as" if difference.startswith("as ") else "than"
+    return f"{text} uses {difference} {word} the plan {plan}"

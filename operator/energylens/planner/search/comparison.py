@@ -63,7 +63,8 @@ def by_risk(rows: Candidates, i: int, winners: Candidates, j: int, objective: Ob
         why = f"{_SIMPLER[worse]} ({its} instead of {own})"
     else:
         why = "the engine's default tokens per step"
-    return f"{text}, which is within the prediction error; the tie goes to {why}"
+    within = "" if " use as much " in text else ", which is within the prediction error"
+    return f"{text}{within}; the tie goes to {why}"
 
 
 def _reason(rows: Candidates, i: int) -> str:

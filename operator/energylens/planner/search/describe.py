@@ -68,13 +68,17 @@ def gigabytes(value: float) -> str:
 
 
 def compared(new: float, old: float, what: str) -> str:
-    """Return how ``new`` compares with ``old``: ``12 % more energy``, ``3.1 times the energy``."""
+    """Return how ``new`` compares with ``old``: ``12 % more energy``, ``3.1 times the energy``.
+
+    A difference below 0.1 % is ``as much energy (0.04 % more)``.
+    """
     if new > 2 * old:
         return f"{new / old:.1f} times the {what}"
     change = 100.0 * (new / old - 1.0)
     direction = "more" if change >= 0 else "less"
     if abs(change) < 0.1:
-        return f"less than 0.1 % {direction} {what}"
+        exact = f" ({abs(change):.1g} % {direction})" if abs(change) >= 0.005 else ""
+        return f"as much {what}{exact}"
     size = f"{abs(change):.0f}" if abs(change) >= 1 else f"{abs(change):.1g}"
     return f"{size} % {direction} {what}"
 

@@ -126,6 +126,21 @@ def test_a_week_is_planned_on_what_each_hour_leaves() -> None:
     assert (limit.others_watts, found.within(20, 1).limit.others_watts) == (900.0, 100.0)
 
 
+@pytest.mark.parametrize("now", [900, 100], ids=["busy now", "quiet now"])
+def test_each_hour_leaves_the_power_of_its_own_replicas_whichever_hour_it_is(now: int) -> None:
+    noon = weekly("noon", [(12, 600), (14, 500)])
+    me = weekly("me", [(8, 900), (16, 100)], now=now)
+    hours = left(me, 1000, noon).hours
+    assert hours is not None
+    assert [hours[hour] for hour in (7, 8, 12, 15, 16)] == [500.0, 900.0, 900.0, 900.0, 500.0]
+    stopped = left(weekly("me", [(8, 900), (16, 100)], now=0), 1000, noon).hours
+    assert stopped is not None
+    assert [stopped[hour] for hour in (7, 8, 12, 16)] == [500.0, 500.0, 400.0, 500.0]
+    # The hours of the status are of another plan than the one that runs.
+    other = left(weekly("me", [(8, 900), (16, 100)], now=700, peakPowerWatts=950), 1000, noon)
+    assert (other.hours, other.watts) == (None, 700.0)
+
+
 def test_hours_are_those_of_the_clock_of_each_member() -> None:
     noon = weekly("noon", [(12, 900), (14, 100)], "Asia/Kolkata")
     found = left(weekly("me", [(0, 0)], "UTC", now=0), 1000, noon)

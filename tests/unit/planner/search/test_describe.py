@@ -10,10 +10,11 @@ from energylens.planner.search import describe
     [
         (112.0, "12 % more energy"),
         (100.5, "0.5 % more energy"),
-        (100.01, "less than 0.1 % more energy"),
-        (100.0, "less than 0.1 % more energy"),
+        (100.01, "as much energy (0.01 % more)"),
+        (100.0, "as much energy"),
+        (100.004, "as much energy"),
         (60.0, "40 % less energy"),
-        (99.99, "less than 0.1 % less energy"),
+        (99.96, "as much energy (0.04 % less)"),
         (310.0, "3.1 times the energy"),
     ],
 )
