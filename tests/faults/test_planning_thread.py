@@ -9,9 +9,11 @@ from collections.abc import Iterator
 import pytest
 from tests.support.world import KEY, World, llama
 
+from energylens.controller.inventory import Inventory
 from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.planning import PlanningService
+from energylens.planner.types import ClusterSnapshot
 
 
 async def test_every_plan_is_made_in_the_same_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,6 +36,20 @@ async def test_every_plan_is_made_in_the_same_thread(monkeypatch: pytest.MonkeyP
     await asyncio.gather(*busy)
     assert len(threads) == 2
     assert len(set(threads) - {threading.get_ident()}) == 1
+
+
+async def test_a_deployment_without_a_week_is_gathered_for_one_plan_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, original = list[tuple[str, str]](), Inventory.snapshot
+
+    def noted(self: Inventory, key: tuple[str, str]) -> ClusterSnapshot:
+        taken.append(key)
+        return original(self, key)
+
+    monkeypatch.setattr(Inventory, "snapshot", noted)
+    world = World()
+    world.cluster.put(llama())
+    await world.reconciler.reconcile(KEY)
+    assert taken == [KEY]
 
 
 async def test_another_deployment_is_planned_between_the_rates_of_a_week() -> None:

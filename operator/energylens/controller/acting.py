@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar, cast
 
 import kopf
-from prometheus_client import CollectorRegistry
 
 from energylens import __version__
 from energylens.clock import Clock
@@ -153,13 +152,12 @@ class Acting:
             self._queue.add_again,
         )
 
-    @property
-    def registry(self) -> CollectorRegistry:
-        """The metrics."""
-        return self._metrics.registry
+    def metrics_page(self) -> AsyncIterator[bytes]:
+        """Return the metrics as Prometheus reads them, with those that are computed on request."""
+        self._refresh()
+        return self._metrics.page()
 
-    def refresh(self) -> None:
-        """Update the metrics that are computed on request."""
+    def _refresh(self) -> None:
         self._metrics.queue_length.set(self._queue.unfinished)
         for name in QUEUES:
             self._metrics.queue_waiting.labels(name).set(self._queue.waiting(name))

@@ -5,27 +5,29 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 
 def application(
-    registry: CollectorRegistry, refresh: Callable[[], None], healthy: Callable[[], str], ready: Callable[[], str]
+    page: Callable[[], AsyncIterator[bytes]], healthy: Callable[[], str], ready: Callable[[], str]
 ) -> web.Application:
     """Return the web application.
 
     Args:
-        registry: of the metrics.
-        refresh: called before each read of the metrics, for gauges that are read off.
+        page: yields the metrics as Prometheus reads them, in parts.
         healthy: returns "" or what is wrong; a liveness probe that fails restarts the operator.
         ready: returns "" or what is still missing.
     """
 
-    async def metrics(request: web.Request) -> web.Response:
-        refresh()
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE_LATEST})
+        await response.prepare(request)
+        async for part in page():
+            await response.write(part)
+        return response
 
     async def healthz(request: web.Request) -> web.Response:
         return _verdict(healthy())

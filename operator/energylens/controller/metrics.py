@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from energylens.api.energybudget import EnergyBudgetStatus
 from energylens.api.timestamp import moment_of
 from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, ENERGY_BUDGET, LLM_DEPLOYMENT
-from energylens.controller.status_metrics import OBJECT, StatusCollector
+from energylens.controller.status_metrics import OBJECT, StatusCollector, StatusPage
 from energylens.controller.store import Key, Store
 from energylens.decide.reasons import NO_PLAN_REASONS
 from energylens.measure.scrape import FailureReason
@@ -45,24 +53,28 @@ class Metrics:
 
     def __init__(self, store: Store | None = None) -> None:
         """Register the metrics; those of objects are computed from ``store``."""
-        self.registry = CollectorRegistry()
         store = store or Store()
+        self._own = CollectorRegistry()
+        """Without the series of LLMDeployments."""
+        self._statuses = StatusPage(store)
+        self.registry = CollectorRegistry()
+        self.registry.register(self._own)
         self.registry.register(StatusCollector(store))
 
         def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
-            return Gauge(name, text, labels, registry=self.registry)
+            return Gauge(name, text, labels, registry=self._own)
 
         def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
-            return Counter(name, text, labels, registry=self.registry)
+            return Counter(name, text, labels, registry=self._own)
 
-        self.build = Info("energylens_operator", "Version of the operator.", registry=self.registry)
+        self.build = Info("energylens_operator", "Version of the operator.", registry=self._own)
         self.energy = counter("energylens_energy_joules_total", "Measured GPU energy, J.", OBJECT)
         self.replans = counter("energylens_plan_decisions_total", "Decisions about plans.", ("decision", "reason"))
         self.reconciles = counter("energylens_reconciles_total", "Reconciles of LLMDeployments.", ("result",))
         self.reconcile_seconds = Histogram(
             "energylens_reconcile_duration_seconds",
             "Duration of a reconcile of an LLMDeployment.",
-            registry=self.registry,
+            registry=self._own,
         )
         self.writes = counter("energylens_writes_total", "Requests that write to the API server.", ("kind",))
         self.collect_failures = counter(
@@ -90,11 +102,17 @@ class Metrics:
         for memory in filter(None, (store.statuses, store.budget_statuses)):
             memory.gaps.show = lambda kind, count: self.undeclared_fields.labels(kind).set(count)
 
+    async def page(self) -> AsyncIterator[bytes]:
+        """Yield what ``registry`` has, as Prometheus reads it, in parts."""
+        yield generate_latest(self._own)
+        async for text in self._statuses.texts():
+            yield text
+
     def _add_budgets(self) -> None:
         """Register the metrics of budgets."""
 
         def budget(name: str, text: str) -> Gauge:
-            return Gauge(name, text, OBJECT, registry=self.registry)
+            return Gauge(name, text, OBJECT, registry=self._own)
 
         self.budget_used = budget("energylens_budget_used_ratio", "Share of a budget's energy used in this period.")
         self.budget_remaining = budget("energylens_budget_remaining_watt_hours", "Energy left in this period, Wh.")

@@ -225,7 +225,8 @@ class Reconciler:
             return allowed, gather(deployment, offered, named, present, now=self._clock.now())
 
         first = is_unplanned(body)
-        await self._prepare(lambda: seen()[1], first=first)
+        if deployment.spec.workload.profile is not None:
+            await self._prepare(lambda: seen()[1], first=first)
         async with self._one_plan_at_a_time.turn(first=first):
             allowed, inputs = seen()
             planning = await self._in_planner(self._planning.planning_for, inputs)
@@ -246,7 +247,7 @@ class Reconciler:
         return decide(inputs, planning, allowed, live, now=self._clock.now(), account=account)
 
     async def _prepare(self, seen: Callable[[], Inputs], *, first: bool) -> None:
-        """Plan what takes many seconds in steps, so that other deployments are planned between two of them.
+        """Plan a week in steps, so that other deployments are planned between two of them.
 
         They may take GPUs or power meanwhile: then the steps are made again, and in the end all in one turn.
         """

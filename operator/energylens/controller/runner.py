@@ -96,7 +96,7 @@ class Operator:
                 ", ".join(self._options.namespaces),
             )
         runner = web.AppRunner(
-            application(self._acting.registry, self._acting.refresh, self._health.alive, self._health.ready),
+            application(self._acting.metrics_page, self._health.alive, self._health.ready),
             access_log=None,
         )
         await runner.setup()

@@ -6,16 +6,18 @@ absent rather than old.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from energylens.api.quantity import parse_quantity
 from energylens.controller.store import Body, Key, Store
 from energylens.decide.deployment.revisions import saved_watts
+from energylens.decide.trimmed import Packed
 from energylens.records import dataclass
 
 OBJECT = ("namespace", "name")
@@ -222,28 +224,81 @@ class StatusCollector(Collector):
     def __init__(self, store: Store) -> None:
         """Read ``store`` at each scrape."""
         self._store = store
-        self._read: dict[Key, tuple[Body, tuple[tuple[Sample, ...], ...]]] = {}
-        """The series of each deployment by family, and the object that they were read from."""
 
     def collect(self) -> Iterable[Metric]:
         """Yield every family, those without a series too."""
-        # Families come one after another, and statuses are packed: each is read once for all families.
-        self._read = {key: self._series(key, body) for key, body in self._store.deployments.items()}
-        for number, family in enumerate(DEPLOYMENT_FAMILIES):
-            metric = GaugeMetricFamily(family.name, family.text, labels=(*OBJECT, *family.labels))
-            for key, (_, series) in self._read.items():
-                for labels, value in series[number]:
-                    metric.add_metric([*key, *labels], value)
-            yield metric
-
-    def _series(self, key: Key, body: Body) -> tuple[Body, tuple[tuple[Sample, ...], ...]]:
-        known = self._read.get(key)
-        if known is not None and known[0] is body:
-            return known
-        status = dict(body["status"])
-        return body, tuple(_shared(family.read(status)) for family in DEPLOYMENT_FAMILIES)
+        statuses = {key: dict(body["status"]) for key, body in self._store.deployments.items()}
+        for family in DEPLOYMENT_FAMILIES:
+            yield _metric(family, ((key, sample) for key, status in statuses.items() for sample in family.read(status)))
 
 
-def _shared(found: Samples) -> tuple[Sample, ...]:
-    """Return samples whose short labels are the same objects in those of other deployments."""
-    return tuple((tuple(map(sys.intern, labels)), value) for labels, value in found)
+class StatusPage:
+    """The series of all objects in a store as Prometheus reads them, made again only for statuses that changed.
+
+    The page of 2,000 deployments has 40,000 series. As samples of a registry they took 40 MiB and 0.56 s of the event
+    loop at each scrape; each deployment keeps its lines compressed instead, which takes 4 MiB and 0.03 s.
+    """
+
+    def __init__(self, store: Store) -> None:
+        """Read ``store`` at each scrape."""
+        self._store = store
+        self._known: dict[Key, tuple[Body, Packed]] = {}
+        """The lines of each deployment by family, and the object that they were read from."""
+
+    async def texts(self) -> AsyncIterator[bytes]:
+        """Yield the page in parts, and let the event loop do other work in between."""
+        pages = [bytearray(_text(_metric(family, ()))) for family in DEPLOYMENT_FAMILIES]
+        for number, key in enumerate(tuple(self._store.deployments)):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            # It may have been deleted meanwhile.
+            if (body := self._store.deployments.get(key)) is not None:
+                for page, lines in zip(pages, self._lines(key, body), strict=True):
+                    page += lines
+        if len(self._known) > len(self._store.deployments):
+            self._known = {key: kept for key, kept in self._known.items() if key in self._store.deployments}
+        # Lines of one family must be together. A family is dropped as soon as it is sent.
+        for page in pages:
+            yield bytes(page)
+            page.clear()
+
+    def _lines(self, key: Key, body: Body) -> Iterable[bytes]:
+        """Return the lines of a deployment by family."""
+        known = self._known.get(key)
+        if known is None or known[0] is not body:
+            status = dict(body["status"])
+            lines = {f.name: _lines_of(_metric(f, ((key, one) for one in f.read(status)))) for f in DEPLOYMENT_FAMILIES}
+            known = self._known[key] = body, Packed(lines, "series")
+        return known[1].unpacked().values()
+
+
+_AT_ONCE = 50
+"""Deployments whose lines are put together at once: some milliseconds."""
+
+
+@dataclass(frozen=True)
+class _Only(Collector):
+    """A registry of one family."""
+
+    metric: Metric
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the family."""
+        yield self.metric
+
+
+def _metric(family: _Family, samples: Iterable[tuple[Key, Sample]]) -> Metric:
+    metric = GaugeMetricFamily(family.name, family.text, labels=(*OBJECT, *family.labels))
+    for key, (labels, value) in samples:
+        metric.add_metric([*key, *labels], value)
+    return metric
+
+
+def _text(metric: Metric) -> bytes:
+    """Return a family as Prometheus reads it: two lines of comments, and a line for each series."""
+    return generate_latest(_Only(metric))
+
+
+def _lines_of(metric: Metric) -> bytes:
+    """Return the series of a family without the comments."""
+    return _text(metric).split(b"\n", 2)[2] if metric.samples else b""

@@ -66,6 +66,10 @@ class Packed(Mapping[str, Any]):
         packer = zlib.compressobj(level=1, zdict=self._base)
         self._data = packer.compress(plain) + packer.flush()
 
+    def unpacked(self) -> dict[str, Any]:
+        """Return a copy, and keep none."""
+        return _unpack(self._data, self._base)
+
     def __getitem__(self, name: str) -> Any:
         """Return an entry, which must not be changed."""
         return _unpacked(self._data, self._base)[name]
@@ -104,10 +108,12 @@ def packed(value: Mapping[str, Any]) -> Packed:
     return value if isinstance(value, Packed) else Packed(value)
 
 
-@lru_cache(maxsize=_UNPACKED)
-def _unpacked(data: bytes, base: bytes) -> dict[str, Any]:
+def _unpack(data: bytes, base: bytes) -> dict[str, Any]:
     found: dict[str, Any] = pickle.loads(zlib.decompressobj(zdict=base).decompress(data))
     return found
+
+
+_unpacked = lru_cache(maxsize=_UNPACKED)(_unpack)
 
 
 def shared(value: Any) -> Any:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from itertools import pairwise
 from typing import Any, get_args
 
 import pytest
+from prometheus_client import generate_latest
 
 from energylens.controller.metrics import PLAN_DECISIONS, Metrics
+from energylens.controller.status_metrics import _AT_ONCE, DEPLOYMENT_FAMILIES
 from energylens.controller.store import Store
 from energylens.planner.adoption import AdoptionReason
 
@@ -178,3 +182,56 @@ def test_every_reason_to_adopt_or_keep_a_plan_is_counted_from_zero() -> None:
         "OtherModelOrEngine",
     }
     assert known == set(get_args(AdoptionReason))
+
+
+async def text(found: Metrics) -> str:
+    return b"".join([part async for part in found.page()]).decode()
+
+
+async def test_the_page_has_what_a_registry_would_write() -> None:
+    store = Store()
+    found = Metrics(store)
+    names = ("llama", 'qu"ote', "new")
+    for number, name in enumerate(names):
+        metadata = {"namespace": "team", "name": name, "uid": name, "resourceVersion": "1"}
+        plan = {**STATUS["plan"], "layout": f"TP{number}\n\\", "predictorVersion": "a\0b"}
+        status = {} if name == "new" else {**STATUS, "plan": plan}
+        store.put_deployment({"metadata": metadata, "spec": {}, "status": status}, deleted=False)
+    for _ in range(2):
+        page = await text(found)
+        assert sorted(page.splitlines()) == sorted(generate_latest(found.registry).decode().splitlines())
+        # Of each family the comments come once, and its series after them.
+        families = [line.split("{")[0].split()[0] for line in page.splitlines() if not line.startswith("#")]
+        of_objects = [name for name in families if name in {family.name for family in DEPLOYMENT_FAMILIES}]
+        changes = sum(a != b for a, b in pairwise(["", *of_objects]))
+        assert len(dict.fromkeys(of_objects)) == changes
+
+
+async def test_the_page_follows_changes_and_deletions() -> None:
+    store = Store()
+    found = Metrics(store)
+    metadata = {"namespace": "team", "name": "llama", "uid": "u", "resourceVersion": "1"}
+    body = {"metadata": metadata, "spec": {}, "status": STATUS}
+    store.put_deployment(body, deleted=False)
+    assert 'energylens_plan_gpus{name="llama",namespace="team"} 4.0' in await text(found)
+    status = {**STATUS, "plan": {**STATUS["plan"], "gpus": 8}}
+    store.put_deployment({**body, "metadata": {**metadata, "resourceVersion": "2"}, "status": status}, deleted=False)
+    assert 'energylens_plan_gpus{name="llama",namespace="team"} 8.0' in await text(found)
+    store.put_deployment({**body, "metadata": {**metadata, "resourceVersion": "3"}}, deleted=True)
+    assert "llama" not in await text(found)
+    assert not found._statuses._known
+
+
+async def test_a_deployment_that_goes_while_the_page_is_written_is_left_out() -> None:
+    store = Store()
+    found = Metrics(store)
+    metadata = {"namespace": "team", "uid": "u", "resourceVersion": "1"}
+    for number in range(3 * _AT_ONCE):
+        body = {"metadata": {**metadata, "name": f"n{number}"}, "spec": {}, "status": STATUS}
+        store.put_deployment(body, deleted=False)
+    page = asyncio.create_task(text(found))
+    await asyncio.sleep(0)
+    for key in list(store.deployments)[-1:]:
+        del store.deployments[key]
+    said = await page
+    assert said.count("energylens_plan_gpus{") == 3 * _AT_ONCE - 1
