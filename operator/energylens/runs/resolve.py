@@ -68,7 +68,7 @@ def resolver(models: Mapping[str, ModelSpec] | None = None) -> Callable[[Run], R
             return Resolved(with_quantization(model, wanted), gpu)
         except UnsupportedQuantizationError:
             # A run did run: the engine loaded a release of the model in that format.
-            return Resolved(usual_release(model, wanted), gpu, what_if=wanted)
+            return Resolved(usual_release(model, wanted), gpu, what_if=_shown(wanted))
 
     return resolve
 
@@ -91,7 +91,13 @@ def _release(model_id: str, precision: str) -> ModelSpec | None:
     return None
 
 
+def _shown(requested: str) -> str:
+    """Return a requested format for readers: 16 bits are not "None"."""
+    return "bfloat16" if requested == "None" else requested
+
+
 _NAMED_FORMATS = {
+    "bf16": "bfloat16",
     "fp8-dynamic": "fp8",
     "fp8": "fp8",
     "nvfp4": "nvfp4",
@@ -128,7 +134,7 @@ def _quantized(model_id: str, precision: str | None) -> tuple[ModelSpec, str] | 
         bases.sort(key=lambda known: known.lower().rpartition("/")[0] != publisher)
         if bases:
             wanted = _REQUEST[named]
-            return replace(usual_release(load_model(bases[0]), wanted), name=model_id), wanted
+            return replace(usual_release(load_model(bases[0]), wanted), name=model_id), _shown(wanted)
     return None
 
 

@@ -265,6 +265,11 @@ def test_profiles_are_chosen_by_version_and_newest_by_default() -> None:
     assert select_profile(profiles, "vLLM", None).name not in load_coefficients().measured.get("L40S", ())
     assert parse_engine("vllm==0.11.1") == ("vllm", "0.11.1")
     assert parse_engine("sglang") == ("sglang", None)
+    for text in ("vLLM 0.26.0", "vllm:0.26.0", "vllm@0.26.0", "vllm-0.26.0", "vllm = 0.26.0"):
+        assert parse_engine(text) == ("vllm", "0.26.0")
+    assert parse_engine("SGLang v0.5.16") == ("sglang", "v0.5.16")
+    # Names of other engines stay whole.
+    assert parse_engine("tensorrt-llm 1.0") == ("tensorrt-llm 1.0", None)
     assert parse_version("v0.11.1rc2+cu128") == (0, 11, 1)
     with pytest.raises(UnknownEngineError, match="known engines: sglang, vllm"):
         select_profile(profiles, "triton", None)

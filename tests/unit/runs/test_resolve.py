@@ -81,6 +81,7 @@ def test_given_models_come_before_the_catalogue() -> None:
         ("someone/GLM-4.6-FP8", "fp8", "FP8"),
         ("someone/qwen3-32b-gptq-int4", "int4", "INT4"),
         ("RedHatAI/Qwen2.5-72B-Instruct-FP8-dynamic", "fp8", "FP8"),
+        ("someone/gpt-oss-120b-BF16", "bfloat16", "bfloat16"),
     ],
 )
 def test_an_unknown_release_of_a_known_model_is_a_what_if_in_the_format_of_its_name(
@@ -101,3 +102,7 @@ def test_an_unknown_release_is_an_error_if_its_model_or_its_format_is_unknown_or
         ("someone/GLM-4.6-FP8", "int4"),
     ):
         assert "is not in the catalogue" in resolve(run(model_id=model_id, weight_precision=precision)).error
+
+
+def test_sixteen_bits_of_a_quantized_checkpoint_are_named_as_in_the_runs() -> None:
+    assert resolver()(run(model_id="openai/gpt-oss-120b", weight_precision="bfloat16")).what_if == "bfloat16"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 
@@ -142,10 +143,19 @@ def parse_version(text: str) -> tuple[int, ...]:
     return tuple(parts)
 
 
+_LOOSE_ENGINE = re.compile(r"([A-Za-z]+)(?:\s*[:=@/]\s*|[\s-]+)(v?\d\S*)")
+
+
 def parse_engine(text: str) -> tuple[str, str | None]:
-    """Split ``vllm==0.11.1`` into engine and version; the version is None if it is not given."""
+    """Split ``vllm==0.11.1`` into engine and version; the version is None if it is not given.
+
+    Tables of runs also write ``vLLM 0.11.1``, ``vllm:v0.11.1`` and ``vllm@0.11.1``.
+    """
     engine, separator, version = text.strip().partition("==")
-    return engine.strip().lower(), version.strip() if separator and version.strip() else None
+    loose = None if separator else _LOOSE_ENGINE.fullmatch(engine)
+    if loose is not None:
+        engine, version = loose.groups()
+    return engine.strip().lower(), version.strip() or None
 
 
 def select_profile(profiles: Sequence[EngineProfile], engine: str, version: str | None) -> EngineProfile:
