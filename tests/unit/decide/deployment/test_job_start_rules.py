@@ -332,6 +332,33 @@ def test_gpus_that_idle_until_the_deadline_count_where_the_job_keeps_them() -> N
     assert at(planned(hours_of(values), plan=idle, **long)) == 8 * HOUR - 400 * SECOND
 
 
+@pytest.mark.parametrize(
+    ("after", "measured", "weight"),
+    [
+        # Of 1,100 Wh the requests take 800 in an hour, and the idle GPUs 178 until two hours have passed.
+        ("Idle", None, "1.1 kg"),
+        # A start of half the time takes half of the energy that is left, and the GPUs idle so much longer.
+        ("Idle", 200, "1.05 kg"),
+        ("Release", None, "1.1 kg"),
+        ("Release", 200, "950 g"),
+        # They never idle for less than no time.
+        ("Idle", 3600, "1.9 kg"),
+    ],
+)
+def test_the_energy_of_a_job_is_that_of_its_plan_with_the_measured_start(
+    after: str, measured: int | None, weight: str
+) -> None:
+    made = plan(job=PLANNED.model_copy(update={"energy_watt_hours": 1100}))
+    before = None if measured is None else waiting(start_seconds=measured)
+    found = planned(hours_of([1000.0] * 20), before, plan=made, afterCompletion=after)
+    assert f"{weight} of CO2" in found.message
+
+
+def test_a_plan_without_a_start_has_the_energy_of_its_requests() -> None:
+    made = plan(job=PlannedJob(completion_seconds=3600, energy_watt_hours=1100))
+    assert "800 g of CO2" in planned(hours_of([1000.0] * 20), plan=made).message
+
+
 START = waiting(NOW - HOUR)
 
 
