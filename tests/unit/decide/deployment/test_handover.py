@@ -119,6 +119,45 @@ def test_a_deployment_that_takes_over_must_have_been_seen_by_its_controller() ->
     assert left(workload=unknown, **back) == 1
 
 
+def test_the_first_generation_must_have_been_seen_too() -> None:
+    live = workload()
+    live["metadata"] = {**live["metadata"], "generation": 1}
+    live["status"] = {key: value for key, value in live["status"].items() if key != "observedGeneration"}
+    back = PlanChoice(plan(), model(), True, Reason.PLANNED, "")
+    assert left(workload=live, planning=back, outgoing=groups(), pods=(pod("p0"), pod("p1"))) == 1
+
+
+def test_the_last_old_replica_gives_way_too_and_none_below() -> None:
+    one = {"outgoing": old_deployment(replicas=1), "pods": (OLD_PODS[0], *WAITING)}
+    assert left(**one) == 0
+    asked = deployment(rollout={"strategy": "Recreate"})
+    assert left(outgoing=old_deployment(replicas=0), deployment=asked) == 0
+
+
+def test_an_old_group_is_whole_with_all_of_its_pods() -> None:
+    old = groups()
+    old["metadata"] = {**old["metadata"], "annotations": {}}
+    members = (pod("o-0", OLD, group="0"), pod("o-0-1", OLD, group="0", leads=False))
+    new = pod("p0", ready=False, unschedulable="no GPU")
+    back: dict[str, Any] = {
+        "planning": PlanChoice(plan(), model(), True, Reason.PLANNED, ""),
+        "workload": workload(strategy=RECREATE, ready=0),
+        "outgoing": old,
+    }
+    assert left(**back, pods=(*members, new)) == 0
+    assert left(**back, pods=(members[0], new)) == 1
+
+
+def test_one_old_pod_on_the_wanted_gpus_is_in_the_way() -> None:
+    far = replace(OLD_PODS[1], node="elsewhere")
+    assert left(pods=(OLD_PODS[0], far, *WAITING)) == 1
+
+
+def test_a_replica_of_which_one_pod_is_ready_is_still_starting() -> None:
+    half = (new_pod("g-1-0", group="1", node="a", ready=True), new_pod("g-1-1", group="1", node="b", leads=False))
+    assert left(pods=(*OLD_PODS, *WAITING, *half)) == 2
+
+
 def test_a_stopped_deployment_keeps_no_old_replica() -> None:
     assert left(deployment=deployment(suspend=True)) == 0
 

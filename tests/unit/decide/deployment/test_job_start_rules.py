@@ -159,7 +159,9 @@ def math_hours(length: timedelta) -> int:
     return -(-int(length.total_seconds()) // 3600)
 
 
-@pytest.mark.parametrize(("grams", "text"), [(100.0, "90 g of CO2"), (2000.0, "1.8 kg of CO2")])
+@pytest.mark.parametrize(
+    ("grams", "text"), [(100.0, "90 g of CO2"), (1200.0, "1.08 kg of CO2"), (2000.0, "1.8 kg of CO2")]
+)
 def test_carbon_is_told_in_grams_or_kilograms(grams: float, text: str) -> None:
     watts = plan(job=PLANNED.model_copy(update={"energy_watt_hours": 900}))
     assert text in planned(hours_of([grams] * 20), plan=watts).message
@@ -254,6 +256,7 @@ def test_the_same_forecast_changes_nothing() -> None:
 def test_a_due_start_is_not_moved_while_pods_run_or_may_still_come() -> None:
     due = waiting(NOW - MISSED + SECOND)
     assert planned(hours_of(CLEAN_LATER), due).message == "before"
+    assert planned(hours_of(CLEAN_LATER), waiting(NOW)).message == "before"
     missed = waiting(NOW - MISSED)
     assert at(planned(hours_of(CLEAN_LATER), missed)) == 4 * HOUR
     assert planned(hours_of(CLEAN_LATER), missed, runs=True).message == "before"
