@@ -99,7 +99,7 @@ def test_an_impossible_amount_is_counted_again(name: str, value: Any) -> None:
 @pytest.mark.parametrize("name", AMOUNTS)
 def test_any_possible_amount_is_kept(name: str) -> None:
     for value in (0, MOST_JOULES):
-        kept = {"ledger": [{**ACCOUNT, name: value}], "usedWattHours": 0, "members": [], "history": []}
+        kept: dict[str, Any] = {"ledger": [{**ACCOUNT, name: value}], "usedWattHours": 0, "members": [], "history": []}
         assert checked(**kept)[1] == ()
 
 

@@ -21,7 +21,7 @@ from energylens.decide.learned.comparison import (
 )
 from energylens.measure.types import LatencyQuantiles
 
-BY_CONCURRENCY = {"workload": {"inputTokens": 512, "outputTokens": 256, "concurrency": 16}}
+BY_CONCURRENCY: dict[str, Any] = {"workload": {"inputTokens": 512, "outputTokens": 256, "concurrency": 16}}
 
 
 @pytest.mark.parametrize(
