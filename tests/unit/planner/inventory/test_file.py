@@ -34,6 +34,23 @@ def test_pools_become_nodes() -> None:
 def test_names_sort_in_the_order_of_the_file() -> None:
     nodes = snapshot_from_inventory({"nodes": [{"product": "H100", "gpus": 8, "count": 12}]}, label).nodes
     assert [n.name for n in nodes] == sorted(n.name for n in nodes)
+    ten = snapshot_from_inventory({"nodes": [{"product": "H100", "gpus": 8, "count": 10}]}, label).nodes
+    assert ten[-1].name == "node-9"
+
+
+def test_the_limits_of_numbers_are_allowed() -> None:
+    pool = {"product": "H100", "gpus": 1024, "count": 10_000, "used": 1024}
+    nodes = snapshot_from_inventory({"nodes": [pool, {"product": "H100", "gpus": 1, "used": 0}]}, label).nodes
+    assert len(nodes) == 10_001
+    assert [(n.allocatable, n.free_now) for n in (nodes[0], nodes[-1])] == [(1024, 0), (1, 1)]
+
+
+def test_the_words_of_an_unknown_product_are_shown_without_quotes() -> None:
+    def known(name: str) -> str:
+        raise KeyError("known: H100") if name else KeyError
+
+    with pytest.raises(InventoryError, match=r"^nodes\[0\]\.product='V100': known: H100$"):
+        snapshot_from_inventory({"nodes": [{"product": "V100", "gpus": 8}]}, known)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +62,9 @@ def test_names_sort_in_the_order_of_the_file() -> None:
         ({"nodes": ["H100"]}, r"nodes\[0\]: must be a mapping"),
         ({"nodes": [{"product": "H100", "gpu": 8}]}, r"nodes\[0\]: unknown field 'gpu'; allowed: product, gpus, count"),
         ({"nodes": [{"gpus": 8}]}, r"nodes\[0\]\.product=None: must be a GPU product"),
+        ({"nodes": [{"product": "", "gpus": 8}]}, r"nodes\[0\]\.product='': must be a GPU product"),
+        ({"nodes": [{"product": 5, "gpus": 8}]}, r"nodes\[0\]\.product=5: must be a GPU product"),
+        ({"nodes": [{"product": "H100", "gpus": 8, "count": 10_001}]}, r"nodes\[0\]\.count=10001: .* 1 to 10000"),
         ({"nodes": [{"product": "V100", "gpus": 8}]}, r"nodes\[0\]\.product='V100': known: H100"),
         ({"nodes": [{"product": "H100"}]}, r"nodes\[0\]\.gpus=None: must be a whole number from 1 to 1024"),
         ({"nodes": [{"product": "H100", "gpus": 0}]}, r"nodes\[0\]\.gpus=0: "),

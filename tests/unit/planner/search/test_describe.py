@@ -15,6 +15,10 @@ from energylens.planner.search import describe
         (100.004, "as much energy"),
         (60.0, "40 % less energy"),
         (99.96, "as much energy (0.04 % less)"),
+        (100.12, "0.1 % more energy"),
+        (101.4, "1 % more energy"),
+        (200.0, "100 % more energy"),
+        (201.0, "2.0 times the energy"),
         (310.0, "3.1 times the energy"),
     ],
 )
@@ -27,6 +31,7 @@ def test_compared(new: float, text: str) -> None:
     [
         (123.456, "123"),
         (12.39, "12.3"),
+        (12.399999998, "12.4"),
         (1.239, "1.23"),
         (0.4567, "456m"),
         (0.0123, "12.3m"),
@@ -43,7 +48,7 @@ def test_rates_are_rounded_down(rate: float, text: str) -> None:
     from energylens.api.quantity import parse_quantity
 
     assert describe.floor_quantity(rate) == text
-    assert float(parse_quantity(text)) <= rate
+    assert float(parse_quantity(text)) <= rate * (1 + 1e-9)
 
 
 def test_a_rate_below_what_a_quantity_can_say_is_the_smallest_and_not_nothing() -> None:
@@ -65,12 +70,12 @@ def test_joules(value: float, text: str) -> None:
     assert describe.joules(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(141e9, "141 GB"), (8.03e9, "8.0 GB")])
+@pytest.mark.parametrize(("value", "text"), [(141e9, "141 GB"), (12e9, "12 GB"), (10e9, "10 GB"), (8.03e9, "8.0 GB")])
 def test_gigabytes(value: float, text: str) -> None:
     assert describe.gigabytes(value) == text
 
 
-@pytest.mark.parametrize(("value", "whole"), [(9.0, 9), (9.0000000001, 9), (9.01, 10)])
+@pytest.mark.parametrize(("value", "whole"), [(9.0, 9), (9.0000000001, 9), (9.0000001, 9), (9.01, 10)])
 def test_up(value: float, whole: int) -> None:
     assert describe.up(value) == whole
 
@@ -92,3 +97,16 @@ def test_a_broken_energy_objective_shows_the_prediction_beside_the_bound() -> No
         describe.above_joules(0.31, 0.46, 0.4) == "0.310 J, with the safety margin 0.460 J > 0.400 J per output token"
     )
     assert describe.above_joules(0.46, 0.46, 0.4) == "0.460 J > 0.400 J per output token"
+
+
+@pytest.mark.parametrize(
+    ("share", "down", "whole"),
+    [(0.57, 57, 57), (0.571, 57, 58), (0.0, 0, 0), (0.99999, 99, 100), (0.999999999, 100, 100), (1.2, 120, 120)],
+)
+def test_shares_are_whole_percentages(share: float, down: int, whole: int) -> None:
+    assert (describe.percent(share), describe.percent_up(share)) == (down, whole)
+
+
+def test_energies_of_a_start_and_of_a_week() -> None:
+    assert describe.watt_hours(205_200.0) == "57 Wh"
+    assert describe.kilowatt_hours(5.5152e8) == "153.2 kWh"

@@ -1,10 +1,20 @@
+"""The frontier, and why each candidate on it was not chosen."""
+
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.planner.search.large import asked
+from tests.unit.planner.search.test_objective import Row, candidates
 
-from energylens.planner.search.frontier import pareto
+from energylens.planner.search.candidates import Candidates
+from energylens.planner.search.constraints import build_constraints
+from energylens.planner.search.frontier import frontier_rows, latencies, pareto, planned_job, why_not
 
 POINTS = st.lists(st.tuples(*[st.integers(1, 6).map(float)] * 3), min_size=1, max_size=40)
 
@@ -31,3 +41,81 @@ def test_every_point_is_dominated_within_the_resolution(points: list[tuple[float
 def test_points_that_agree_within_the_resolution_count_once() -> None:
     costs = np.array([[1.0, 10.0, 5.0], [1.1, 9.95, 5.0], [1.2, 8.0, 5.0]])
     assert pareto(costs).tolist() == [0, 2]
+
+
+def test_of_points_with_one_first_cost_the_others_decide() -> None:
+    assert pareto(np.array([[1.0, 5.0, 5.0], [1.0, 4.0, 5.0]])).tolist() == [1]
+    assert pareto(np.array([[1.0, 5.0, 5.0], [1.0, 5.0, 4.0]])).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("objective", "other", "reason"),
+    [
+        ("MinimizeEnergy", {"joules": 0.44}, "uses 10 % more energy"),
+        ("MinimizeEnergy", {"replicas": 4}, "uses the same energy with 8 GPUs instead of 4"),
+        ("MinimizeEnergy", {"replicas": 4, "tensor": 1}, "uses the same energy with 4 replicas instead of 2"),
+        ("MinimizeEnergy", {"ttft": 506}, "uses the same energy with a longer TTFT of 506 ms"),
+        ("MinimizeEnergy", {"ttft": 504}, "uses the same energy with a larger batch or more stages"),
+        ("MinimizeEnergy", {"joules": 0.4 * (1 + 5e-7)}, "uses the same energy with a larger batch or more stages"),
+        ("MinimizeEnergy", {"joules": 0.4 * (1 + 5e-6)}, "uses as much energy"),
+        ("MinimizePower", {"watts": 1000}, "draws 25 % more power"),
+        ("MinimizeGPUs", {"tensor": 4, "joules": 0.3}, "uses 8 GPUs instead of 4"),
+        ("MinimizeGPUs", {"joules": 0.5}, "uses 25 % more energy"),
+    ],
+)
+def test_the_reason_is_what_decided(objective: str, other: Row, reason: str) -> None:
+    rows = candidates({}, other)
+    rows = replace(rows, ttft_ms=rows.ttft_upper_ms)
+    spec = asked(slo={}, energy={"objective": objective}).spec
+    assert why_not(rows, (), 1, 0, spec) == reason
+
+
+def test_broken_objectives_and_budgets_come_before_every_cost() -> None:
+    rows = replace(candidates({}, {"joules": 0.3}), itl_ms=np.array([10.0, 60.0]), itl_upper_ms=np.array([10.0, 60.0]))
+    rows = replace(rows, ttft_ms=np.array([10.0, 90.0]), ttft_upper_ms=np.array([10.0, 90.0]))
+    spec = asked(slo={"itlMilliseconds": 50, "ttftMilliseconds": 80}).spec
+    soft = [c for c in build_constraints(rows, spec, (), ((8,),), None) if c.kind == "SLO"]
+    assert why_not(rows, soft, 1, 0, spec) == "TTFT P95 90 ms > 80 ms; ITL P95 60 ms > 50 ms"
+
+
+@pytest.mark.parametrize(
+    ("slo", "shown"),
+    [
+        ({}, ["itl_upper_ms", "ttft_upper_ms"]),
+        ({"tpotMilliseconds": 5}, ["itl_upper_ms", "tpot_upper_ms", "ttft_upper_ms"]),
+        ({"endToEndMilliseconds": 5}, ["itl_upper_ms", "end_to_end_upper_ms", "ttft_upper_ms"]),
+    ],
+)
+def test_latencies_that_the_spec_bounds_are_worth_showing(slo: dict[str, Any], shown: list[str]) -> None:
+    rows = candidates({})
+    found = latencies(rows, asked(slo=slo).spec)
+    assert [id(column) for column in found] == [id(getattr(rows, name)) for name in shown]
+
+
+def figures(*rows: tuple[float, float, float]) -> Candidates:
+    """Return candidates with an energy, an ITL and a TTFT each."""
+    found = candidates(*({"joules": joules, "ttft": ttft} for joules, _, ttft in rows))
+    return replace(found, itl_upper_ms=np.array([itl for _, itl, _ in rows]))
+
+
+def test_what_breaks_an_objective_is_shown_and_what_cannot_run_is_not() -> None:
+    rows = replace(figures((0.4, 40.0, 500.0), (0.3, 60.0, 500.0), (0.2, 20.0, 100.0), (0.5, 50.0, 600.0)))
+    rows = replace(rows, sustainable=np.array([True, True, False, True]))
+    spec = asked(slo={"itlMilliseconds": 50}).spec
+    order, reasons = frontier_rows(rows, build_constraints(rows, spec, (), ((8,),), None), 0, spec)
+    assert order.tolist() == [1, 0]
+    assert reasons == {0: "", 1: "ITL P95 0 ms, with the safety margin 60 ms > 50 ms"}
+
+
+def test_only_a_job_has_an_end() -> None:
+    rows = candidates({}, {})
+    rows = replace(
+        rows, completion_seconds=np.array([np.nan, 900.4]), job_start_seconds=np.array([0.0, 100.2]),
+        utilization_limit=np.array([1.0, 0.8]), job_joules=np.array([0.0, 7201.0]),
+    )  # fmt: skip
+    assert planned_job(rows, 0) is None
+    found = planned_job(rows, 1)
+    assert found is not None
+    assert (found.completion_seconds, found.start_seconds, found.energy_watt_hours) == (901, 101, 3)
+    # The time after the start grows by the reserve: 100.2 + 800.2 / 0.8.
+    assert found.longest_seconds == 1101

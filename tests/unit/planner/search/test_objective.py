@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from energylens.api.llmdeployment import Objective
 from energylens.planner.search.candidates import Candidates
-from energylens.planner.search.objective import best, ranked, rounded
+from energylens.planner.search.objective import best, complexity, latency_steps, ranked, rounded
 from energylens.predictor.types import FloatArray, Layouts
 
 Row = dict[str, float]
@@ -123,6 +125,47 @@ def test_the_batch_holds_a_burst_where_that_costs_nothing() -> None:
     assert chosen(small, {**large, "joules": 0.41}, {"batch": 8, "burst": 20}) == 2
     assert chosen(small, {**middle, "tensor": 1, "replicas": 4}) == 0
     assert chosen({**large, "batch": 32, "burst": 20}, large) == 0
+
+
+def test_a_larger_batch_is_free_up_to_a_thousandth_of_the_energy() -> None:
+    for share, batch in ((0.0009, 1), (0.0012, 0)):
+        rows = candidates({"burst": 100}, {"batch": 128, "joules": 0.4 * (1 + share)})
+        assert best(rows, np.ones(2, dtype=bool), "MinimizeEnergy") == batch
+
+
+@pytest.mark.parametrize("other", [{"replicas": 3}, {"nodes": 2}, {"pp": 2}, {"tensor": 4}])
+def test_only_the_same_layout_is_tried_with_a_larger_batch(other: Row) -> None:
+    rows = candidates({"burst": 100}, {"batch": 128, **other})
+    assert best(rows, np.ones(2, dtype=bool), "MinimizeEnergy") == 0
+
+
+def test_a_larger_batch_outside_of_the_mask_or_on_another_product_is_not_tried() -> None:
+    rows = candidates({"burst": 100}, {"batch": 128})
+    assert best(rows, np.array([True, False]), "MinimizeEnergy") == 0
+    rows = replace(candidates({"burst": 100}, {"batch": 128, "joules": 0.4002}), product=np.array([0, 1]))
+    assert best(rows, np.ones(2, dtype=bool), "MinimizeEnergy") == 0
+
+
+def test_a_batch_that_just_holds_the_burst_suffices() -> None:
+    rows = candidates({"burst": 128}, {"batch": 256}, {"batch": 128})
+    assert best(rows, np.ones(3, dtype=bool), "MinimizeEnergy") == 2
+
+
+def test_energies_that_agree_to_six_digits_tie_although_they_differ() -> None:
+    rows = candidates({"joules": 1.000001, "replicas": 3}, {"joules": 1.000004})
+    assert best(rows, np.ones(2, dtype=bool), "MinimizeEnergy") == 1
+    assert rounded(np.array([1.2345674, 12345674.0])).tolist() == [1.23457, 12345700.0]
+
+
+def test_latencies_are_compared_in_steps_of_five_percent() -> None:
+    steps = latency_steps(np.array([1.0, 1.04, 1.06, 1.05**7.5, np.nan]))
+    assert steps.tolist() == [0.0, 0.0, 1.0, 7.0, np.inf]
+
+
+def test_steps_other_than_the_engines_own_count_as_complex() -> None:
+    rows = candidates({"nodes": 2, "near": 3}, {"pp": 4}, {})
+    rows = replace(rows, layouts=replace(rows.layouts, max_batched_tokens=np.array([0, 1, 2048])))
+    assert [costs.tolist() for costs in complexity(rows)] == [[2, 1, 1], [1, 4, 1], [3, 0, 0], [0, 1, 1]]
 
 
 def test_means_alone_ignore_every_risk() -> None:
