@@ -122,9 +122,10 @@ class Sweeper:
 
     def _behind(self, resource: Resource, listed: Mapping[ObjectName, Identity]) -> list[ObjectName]:
         """Return what the store does not know, or knows in an older state."""
-        known = self._known(resource)
+        # Only what is asked for is looked up: during the initial lists that is less and less of thousands.
+        known = {name: self._identity(resource, name) for name in listed}
         return sorted(
-            name for name, identity in listed.items() if name not in known or identity.is_newer_than(known[name])
+            name for name, now in listed.items() if (before := known[name]) is None or now.is_newer_than(before)
         )
 
     async def sweep(self) -> bool:
@@ -196,34 +197,47 @@ class Sweeper:
         return found
 
     def _uids(self, resource: Resource) -> dict[ObjectName, str]:
-        return {name: identity.uid for name, identity in self._known(resource).items()}
+        """Return the uid of each object of a kind that the store knows."""
+        found = {name: self._identity(resource, name) for name in self._names(resource)}
+        return {name: identity.uid for name, identity in found.items() if identity is not None}
 
-    def _known(self, resource: Resource) -> dict[ObjectName, Identity]:
+    def _names(self, resource: Resource) -> list[ObjectName]:
+        store = self._store
+        if resource is LLM_DEPLOYMENT:
+            return list(store.deployments)
+        if resource is POD:
+            return list(store.pods)
+        if resource in DEVICE_KINDS:
+            return list(store.devices.bodies[resource.kind])
+        if resource in _WITHOUT_UID:
+            return [("", name) for name in (store.nodes if resource is NODE else store.namespaces)]
+        if resource in (ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET):
+            return [key for key in store.budgets if bool(key[0]) == resource.namespaced]
+        return [(namespace, name) for kind, namespace, name in store.children if kind == resource.kind]
+
+    def _identity(self, resource: Resource, name: ObjectName) -> Identity | None:
+        """Return the identity of an object as the store knows it; None if the store does not."""
         store = self._store
 
-        def heard(namespace: str, name: str, uid: str) -> Identity:
-            return Identity(uid, store.versions.get((resource.kind, namespace, name), ""))
+        def heard(uid: str) -> Identity:
+            return Identity(uid, store.versions.get((resource.kind, *name), ""))
 
+        if resource in _WITHOUT_UID:
+            return heard("") if name[1] in (store.nodes if resource is NODE else store.namespaces) else None
+        body: Mapping[str, Any] | None
         if resource is LLM_DEPLOYMENT:
-            return {key: identity_of(body) for key, body in store.deployments.items()}
-        if resource is POD:
-            return {key: identity_of(body) for key, body in store.pods.items()}
-        if resource in DEVICE_KINDS:
-            bodies = store.devices.bodies[resource.kind]
-            return {key: heard(*key, body["metadata"]["uid"]) for key, body in bodies.items()}
-        if resource is NODE:
-            return {("", name): heard("", name, "") for name in store.nodes}
-        if resource is NAMESPACE:
-            return {("", name): heard("", name, "") for name in store.namespaces}
-        if resource in (ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET):
-            return {
-                key: identity_of(body) for key, body in store.budgets.items() if bool(key[0]) == resource.namespaced
-            }
-        return {
-            (namespace, name): identity_of(child.body)
-            for (kind, namespace, name), child in store.children.items()
-            if kind == resource.kind
-        }
+            body = store.deployments.get(name)
+        elif resource is POD:
+            body = store.pods.get(name)
+        elif resource in DEVICE_KINDS:
+            device = store.devices.bodies[resource.kind].get(name)
+            return None if device is None else heard(device["metadata"]["uid"])
+        elif resource in (ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET):
+            body = store.budgets.get(name)
+        else:
+            child = store.children.get((resource.kind, *name))
+            body = None if child is None else child.body
+        return None if body is None else identity_of(body)
 
     def _drop_all(self, resource: Resource, handle: Handle) -> None:
         for name, uid in self._uids(resource).items():

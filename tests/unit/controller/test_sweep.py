@@ -102,6 +102,23 @@ async def test_settling_waits_for_what_the_watches_have_not_brought(swept: Swept
     assert "h100-2" in swept.world.store.nodes
 
 
+async def test_settling_looks_again_only_for_what_is_missing(swept: Swept, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, original = list[str](), Sweeper._identity
+
+    def noted(self: Sweeper, resource: Resource, name: tuple[str, str]) -> Identity | None:
+        looked.append(name[1])
+        return original(self, resource, name)
+
+    monkeypatch.setattr(Sweeper, "_identity", noted)
+    swept.world.cluster.put(node("h100-2"))
+    await swept.sweeper.settle()
+    assert len(set(looked)) > 5
+    # Once before each nap, and when it came in.
+    assert looked.count("h100-2") == 4
+    assert all(looked.count(name) <= 4 for name in looked)
+    assert looked.count("h100-0") == 1
+
+
 async def test_what_does_not_come_in_is_named_by_settling_and_noticed_by_a_sweep(swept: Swept) -> None:
     swept.naps = 3
     swept.world.cluster.put(node("h100-2"))
