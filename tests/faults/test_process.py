@@ -30,6 +30,7 @@ from energylens.controller.http import listen
 from energylens.controller.options import Options
 from energylens.controller.runner import EndedError, Operator
 from energylens.controller.settings import Settings
+from energylens.controller.sweep import Sweeper
 from energylens.measure.scrape import HttpScraper
 from energylens_dev.devcluster.ports import free_port
 
@@ -200,6 +201,25 @@ async def test_a_list_that_outlives_its_first_pages_is_made_again_beside_the_wat
         # Had kopf ended, every kind would be watched twice.
         assert {server.watched.count(plural) for plural in WATCHED} == {1}
     assert not [message for message in caplog.messages if message.startswith("watching: ")]
+
+
+async def test_a_start_lists_nothing_again_and_new_watches_look_for_what_went_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeps, original = list[int](), Sweeper.sweep
+
+    async def noted(self: Sweeper) -> bool:
+        sweeps.append(1)
+        return await original(self)
+
+    monkeypatch.setattr(Sweeper, "sweep", noted)
+    with api_server(unserved={"energybudgets"}) as server:
+        async with running(server, tmp_path, monkeypatch) as operator:
+            await operator.until(lambda said: said == "200 ok")
+            assert sweeps == []
+            server.unserved = set()
+            await operator.until(lambda said: said == "200 ok" and "energybudgets" in server.watched)
+            assert len(sweeps) == 1
 
 
 async def test_kinds_that_come_and_go_are_watched_while_they_are_there(

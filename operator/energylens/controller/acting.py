@@ -119,6 +119,7 @@ class Acting:
         self._kinds = Kinds(cluster, options.namespaces, self._process.health.report)
         failures = Failures(cluster, self._store, clock, self._metrics, self._process.identity)
         self._workers = Workers(self._queue, self._reconciler.reconcile, failures.show, self._metrics, clock)
+        self._has_watched = False
         self._synced = asyncio.Event()
         self._changed = asyncio.Event()
         """Set when the current watches must be restarted."""
@@ -301,11 +302,13 @@ class Acting:
     async def _settle(self, ready: asyncio.Event, changed: asyncio.Event, all_anew: bool) -> None:
         """Wait for the initial lists before any write, because an incomplete view would undo existing objects."""
         await ready.wait()
+        watched_before, self._has_watched = self._has_watched, True
         if not await self._comes_in():
             changed.set()
             return
-        # The store still has objects that were deleted while no watch was running.
-        await self._until_done(self._sweeper.sweep, LISTING)
+        if watched_before:
+            # The store still has objects that were deleted while no watch was running.
+            await self._until_done(self._sweeper.sweep, LISTING)
         await self._budget_looks.before_passes()
         if all_anew:
             for key in self._store.deployments:

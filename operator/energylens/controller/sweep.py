@@ -122,7 +122,7 @@ class Sweeper:
 
     def _behind(self, resource: Resource, listed: Mapping[ObjectName, Identity]) -> list[ObjectName]:
         """Return what the store does not know, or knows in an older state."""
-        # Only what is asked for is looked up: during the initial lists that is less and less of thousands.
+        # During the initial lists fewer and fewer of thousands are missing, and only these are looked up.
         known = {name: self._identity(resource, name) for name in listed}
         return sorted(
             name for name, now in listed.items() if (before := known[name]) is None or now.is_newer_than(before)
