@@ -315,3 +315,33 @@ async def test_more_load_scales_each_role_by_the_plan() -> None:
     assert world.condition("Ready")["status"] == "True", world.condition("Ready")
     assert roles(world).count("prefill") == after["prefill"]["replicas"]
     assert bad == []
+
+
+SGLANG: dict[str, Any] = {"type": "SGLang"}
+
+
+async def test_sglangs_pods_of_one_cache_only_run_together_and_stop_at_once() -> None:
+    world = await serving(spec(engine=SGLANG))
+    assert {"prefill", "decode"} == set(roles(world))
+    before = {labels[KV_CACHE] for labels in labels_of(world)}
+    assert len(before) == 1
+    bad = watched(world)
+    world.cluster.put(spec(engine={**SGLANG, "extraArgs": ["--kv-cache-dtype=fp8_e4m3"]}))
+    await world.settle()
+    assert world.condition("Ready")["status"] == "True", world.condition("Ready")
+    assert before.isdisjoint({labels[KV_CACHE] for labels in labels_of(world)})
+    assert bad == []
+    # Nothing serves meanwhile, so that the replicas need not go one by one.
+    body = world.cluster.objects[DECODE]["spec"]
+    assert body["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": body["replicas"]}
+
+
+async def test_sglangs_roles_are_not_adopted_where_that_would_interrupt_serving() -> None:
+    world = await serving(together(engine=SGLANG))
+    plan = world.status()["plan"]["hash"]
+    world.cluster.put(spec(engine=SGLANG, planning={"disaggregation": "Follow", "replan": {"cooldownSeconds": 0}}))
+    await world.settle()
+    planned = world.condition("PlanReady")
+    assert (world.status()["plan"]["hash"], planned["reason"]) == (plan, "KeepingRunningPlan")
+    assert "decode replicas of SGLang process no prompts" in planned["message"]
+    assert set(roles(world)) == {"none"}

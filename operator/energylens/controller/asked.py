@@ -45,6 +45,8 @@ class MeasuringRequest:
     """Percentile of the latency limits."""
     source: str | None
     """The only source that may answer; None for any."""
+    prompts_apart: bool = True
+    """Whether decode pods get a request only when its prompt is processed."""
 
 
 class AskedOfAll:
@@ -94,4 +96,6 @@ def _read(body: Body) -> MeasuringRequest | None:
         percentile=spec.slo.percentile,
         # Auto is not a source: any source may answer.
         source=next((name for name, asked in SOURCES.items() if asked == spec.validation.source), None),
+        # SGLang's router sends a request to both pods at once.
+        prompts_apart=spec.engine.type == "VLLM",
     )

@@ -204,6 +204,7 @@ class Measuring:
             plan.gpus,
             engines=tuple(pod.name for pod in pods if not pod.prefill and self._answers(key, pod.name)),
             prefill=tuple(pod.name for pod in pods if pod.prefill),
+            prompts_apart=asked.prompts_apart,
             power_limit_watts=_power_limit(plan.gpu_product),
         )
         found = self._collector.measurement(

@@ -125,7 +125,8 @@ class Collector:
         for name in asked:
             found = replace(self._measured_by(name, owners, engines, owned.gpus, options), source=name)
             if owned.prefill:
-                found = with_prefill(found, prompts, len(owned.prefill), percentile, options.stale_after_seconds)
+                expected, longest = len(owned.prefill), options.stale_after_seconds
+                found = with_prefill(found, prompts, expected, percentile, longest, apart=owned.prompts_apart)
             if found.reason == "Measured":
                 return found
             answers.append(found)

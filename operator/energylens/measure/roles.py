@@ -22,6 +22,8 @@ def with_prefill(
     expected: int,
     percentile: Percentile,
     stale_after_seconds: float,
+    *,
+    apart: bool = True,
 ) -> WindowMeasurement:
     """Return a window of decode pods, whose energy is that of all pods, with the latencies and queues of both roles.
 
@@ -31,6 +33,8 @@ def with_prefill(
         expected: Number of prefill pods.
         percentile: Percentile of ``latency``.
         stale_after_seconds: Longest age of a sample at the end of the window, s.
+        apart: Whether a decode pod gets a request only when its prompt is processed. Where both pods get the request at
+            once, as with SGLang, the latencies of the decode pod are those of the whole request.
     """
     start, end = decode.window_start, decode.window_end
     if decode.output_tokens is None or start is None or end is None:
@@ -38,6 +42,8 @@ def with_prefill(
     # An idle decode pod says nothing about the GPUs of the prefill pods.
     decode = replace(decode, idle_power_watts=None)
     usable = [series for series in prefill if is_fresh(series, end, stale_after_seconds)]
+    if len(usable) < expected and not apart:
+        return replace(decode, mean_waiting=None)
     if len(usable) < expected:
         unknown = {
             name: replace(each, ttft_ms=None, ttft_bucket_ms=None, end_to_end_ms=None, end_to_end_bucket_ms=None)
@@ -54,7 +60,8 @@ def with_prefill(
     found = load_figures(usable, start, end, percentile)
     parts = found["latency_by_percentile"]
     usages = [usage for usage in (decode.kv_cache_usage, found["kv_cache_usage"]) if usage is not None]
-    both = {name: _together(each, parts[name]) for name, each in decode.latency_by_percentile.items()}
+    whole = decode.latency_by_percentile
+    both = {name: _together(each, parts[name]) if apart else each for name, each in whole.items()}
     return replace(
         decode,
         latency_by_percentile=both,

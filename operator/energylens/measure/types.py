@@ -51,6 +51,8 @@ class OwnedPods:
     """Pods that serve metrics and generate tokens; None for all pods."""
     prefill: tuple[str, ...] = ()
     """Pods that only process prompts, in a plan with separate prefill and decode."""
+    prompts_apart: bool = True
+    """Whether a decode pod gets a request only when its prompt is processed."""
     power_limit_watts: float | None = None
     """Power limit of one GPU if no source reports it, W; a higher reading is refused."""
 

@@ -159,6 +159,7 @@ def decide(
     seconds_since_adoption: float | None = None,
     cost: SwitchCost | None = None,
     rejected: Sequence[RejectedPlan] = (),
+    interrupts: str = "",
 ) -> Adoption:
     """Return whether to adopt a candidate.
 
@@ -173,6 +174,7 @@ def decide(
         seconds_since_adoption: Time since the current plan was adopted; None when unknown, which counts as long ago.
         cost: Energy and time of the switch; None counts as free.
         rejected: Plans for this spec that measurement showed to be worse; they are not adopted again.
+        interrupts: Why the switch interrupts serving; "" if it does not. No saving repays that.
     """
     new = candidate.plan
     if current is None:
@@ -194,6 +196,8 @@ def decide(
         return Adoption(True, "NoLongerValid", message, new)
     old = running.plan if isinstance(running, Feasible) else current
     kept = _as_of_today(current, old)
+    if interrupts:
+        return Adoption(False, "DoesNotPayBack", f"{describe_plan(new)} is not followed: {interrupts}", kept)
     return _compare(kept, old, new, objective, replan or Replan(), seconds_since_adoption, cost or SwitchCost(0, 0))
 
 

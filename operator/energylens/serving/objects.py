@@ -72,7 +72,7 @@ def check(deployment: LLMDeployment) -> None:
 
 def _check_roles(engine: Engine) -> None:
     settings = EngineSettings.of(engine)
-    undone = reserved.undone(settings.arguments, reserved.WITH_ROLES)
+    undone = reserved.undone(settings.arguments, reserved.WITH_ROLES[engine.type])
     if undone is not None:
         raise ServingError("spec.engine.extraArgs", undone)
     for name in ENVIRONMENT:

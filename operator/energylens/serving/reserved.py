@@ -96,10 +96,12 @@ VLLM: dict[str, str] = {
 }
 """Options of vLLM to what the user should set instead."""
 
-WITH_ROLES: dict[str, str] = {
-    "--kv-transfer-config": "with planning.disaggregation Follow, it connects prefill and decode; leave it out"
+_CONNECTS = "with planning.disaggregation Follow, it connects prefill and decode; leave it out"
+WITH_ROLES: dict[str, dict[str, str]] = {
+    "VLLM": {"--kv-transfer-config": _CONNECTS},
+    "SGLang": _each(("--disaggregation-bootstrap-port", "--enable-pd-role-switch"), _CONNECTS),
 }
-"""Further options that are reserved where prefill and decode may be separated."""
+"""By engine, further options that are reserved where prefill and decode may be separated."""
 
 SGLANG: dict[str, str] = {
     **_each(("--tp-size", "--tensor-parallel-size"), OVERRIDE.format("tensorParallel")),

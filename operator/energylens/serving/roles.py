@@ -9,6 +9,10 @@ Two engines must agree on the version, the model, the number format of the cache
 chooses by the GPU) and more, which vLLM's connector checks in a handshake (``compute_nixl_compatibility_hash``), and
 one tensor-parallel size must divide the other. Every pod therefore has a label with both, from which :func:`exchange`
 says whether two pods may work together.
+
+With SGLang, the sidecar sends the request to both engines at once, with a random room number and the address of the
+bootstrap server of the prefill pod, at which the engines meet; the prefill engine pushes the KV cache
+(``connector_sglang.go``). A decode pod alone serves nothing: it answers a request without a room with status 400.
 """
 
 from __future__ import annotations
@@ -34,7 +38,14 @@ SIDECAR = "routing-sidecar"
 CONNECTOR = json.dumps({"kv_connector": "NixlConnector", "kv_role": "kv_both"}, separators=(",", ":"))
 """The connector does not look at the role; with kv_both, a decode pod may also process prompts."""
 ENVIRONMENT = ("VLLM_NIXL_SIDE_CHANNEL_HOST", "VLLM_NIXL_SIDE_CHANNEL_PORT")
-"""Variables that the operator sets for pods with a role."""
+"""Variables that the operator sets for vLLM's pods with a role."""
+BOOTSTRAP_PORT = 8998
+"""Port of SGLang's bootstrap server, which the sidecar expects unless ``SGLANG_BOOTSTRAP_PORT`` says another one."""
+TRANSFER = "nixl"
+"""SGLang's transfer backend unless ``spec.engine.extraArgs`` names one: the one of llm-d's guide, which also works
+without RDMA. SGLang's own default is mooncake."""
+_SIDECAR_CONNECTOR = {"VLLM": "nixlv2", "SGLang": "sglang"}
+"""By the engine, the value of the sidecar's ``--kv-connector``."""
 
 
 def prefill_plan(plan: PlanStatus) -> PlanStatus:
@@ -67,6 +78,9 @@ def kv_cache(plan: PlanStatus, engine: Engine) -> str:
     The image is part of it: without ``spec.engine.image``, a new release of the operator brings a newer engine.
     """
     same = " ".join((str(plan.serving_hash), engine_image(engine), plan.gpu_product))
+    if engine.type == "SGLang":
+        # Equal sizes only: see the planner's search.
+        same += f" {plan.tensor_parallel}"
     return f"{hashlib.sha256(same.encode()).hexdigest()[:16]}-tp{plan.tensor_parallel}"
 
 
@@ -119,7 +133,7 @@ def sidecar(deployment: LLMDeployment) -> dict[str, Any]:
         "args": [
             f"--port={HTTP_PORT}",
             f"--vllm-port={ENGINE_PORT}",
-            "--kv-connector=nixlv2",
+            f"--kv-connector={_SIDECAR_CONNECTOR[deployment.spec.engine.type]}",
             "--secure-proxy=false",
         ],
         "ports": [{"name": "http", "containerPort": HTTP_PORT}],

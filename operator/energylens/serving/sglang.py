@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from energylens.serving.arguments import (
-    HTTP_PORT,
     EngineCommand,
     Launch,
     converts_to_fp8,
     flags,
     listening,
 )
+from energylens.serving.roles import BOOTSTRAP_PORT, TRANSFER, engine_port
 from energylens.serving.weights import model_argument, served_name
 
 DIST_INIT_PORT = 20000
@@ -28,7 +28,7 @@ def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:
             "--served-model-name": served_name(spec.model) if given.value("--served-model-name") is None else None,
             "--revision": spec.model.revision,
             "--quantization": "fp8" if converts_to_fp8(launch.deployment, launch.model) else None,
-            "--port": HTTP_PORT,
+            "--port": engine_port(launch.role),
             "--tp-size": plan.tensor_parallel * attention_ranks,
             "--pp-size": plan.pipeline_parallel if plan.pipeline_parallel > 1 else None,
             "--attn-dp-size": attention_ranks if attention_ranks > 1 else None,
@@ -39,6 +39,9 @@ def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:
             # So is this one (server_args.py).
             "--chunked-prefill-size": steps * attention_ranks if steps is not None else None,
             "--enable-metrics": True,
+            "--disaggregation-mode": launch.role,
+            "--disaggregation-transfer-backend": _transfer(launch),
+            "--disaggregation-bootstrap-port": BOOTSTRAP_PORT if launch.role == "prefill" else None,
             "--nnodes": plan.nodes_per_replica if multi_node else None,
             "--node-rank": "$(LWS_WORKER_INDEX)" if multi_node else None,
             "--dist-init-addr": f"$(LWS_LEADER_ADDRESS):{DIST_INIT_PORT}" if multi_node else None,
@@ -52,3 +55,9 @@ def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:
         return leader, None
     # Ranks beyond the first answer only health checks at the same port (entrypoints/engine.py).
     return leader, EngineCommand(command, leader.args, env, serves_http=False)
+
+
+def _transfer(launch: Launch) -> str | None:
+    """Return the backend that transfers the KV cache; None without a role, or if the user names one."""
+    given = launch.settings.arguments.value("--disaggregation-transfer-backend")
+    return TRANSFER if launch.role is not None and given is None else None

@@ -95,8 +95,8 @@ def workload(
     launch = Launch(deployment, plan, model, startup, drain_seconds(grace_period_seconds(deployment)), role)
     engine = vllm if spec.engine.type == "VLLM" else sglang
     leader, follower = engine.commands(launch)
-    if role is not None and (spec.engine.type != "VLLM" or plan.nodes_per_replica > 1):
-        raise ServingError("spec.planning.disaggregation", "prefill and decode are separated for vLLM on one node only")
+    if role is not None and plan.nodes_per_replica > 1:
+        raise ServingError("spec.planning.disaggregation", "prefill and decode are separated on one node each only")
     replicas = 0 if spec.is_stopped or not runs else plan.replicas
     ref = canary_ref(deployment, plan) if canary else workload_ref(deployment, plan)
     if role == "prefill":

@@ -385,11 +385,6 @@ RULES = (
         "spec",
         ("routing.disaggregation with router LLMD needs routing.inferencePool",),
     ),
-    Bad(
-        {"spec.planning.disaggregation": "Follow", "spec.routing": ROLES_ROUTING, "spec.engine.type": "SGLang"},
-        "spec",
-        ("planning.disaggregation Follow needs engine.type VLLM", "engine.type is SGLang"),
-    ),
     *(
         Bad(
             {"spec.planning.disaggregation": "Follow", "spec.routing": ROLES_ROUTING, path: value},

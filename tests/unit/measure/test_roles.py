@@ -68,3 +68,12 @@ def test_idle_decode_pods_do_not_make_the_gpus_idle() -> None:
 def test_without_tokens_there_is_nothing_to_add() -> None:
     empty = WindowMeasurement("Collecting", "no window yet")
     assert with_prefill(empty, [engine("p", 5.0)], 1, "P95", 120.0) is empty
+
+
+def test_where_both_pods_get_a_request_at_once_the_decode_pod_times_the_whole_request() -> None:
+    alone, prompts = window(observed(engine("d", 300.0), 0.1)), observed(engine("p", 5.0), 0.4)
+    found = with_prefill(alone, [prompts], 1, "P95", 120.0, apart=False)
+    assert (found.latency, found.latency_by_percentile) == (alone.latency, alone.latency_by_percentile)
+    assert found.mean_running == with_prefill(alone, [prompts], 1, "P95", 120.0).mean_running
+    silent = with_prefill(alone, [prompts], 2, "P95", 120.0, apart=False)
+    assert (silent.latency, silent.mean_waiting) == (alone.latency, None)

@@ -12,6 +12,8 @@ import yaml
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus, PrefillReplicas
 from energylens.data import load_gpus
+from energylens.planner.engines import PROVED
+from energylens.planner.engines.arguments import read_arguments
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.serving import Placement, Strategy, manifests
 
@@ -127,6 +129,29 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             ),
         },
     ),
+    "70b-sglang-prefill-decode": (
+        "70b",
+        {
+            "engine": {"type": "SGLang", "extraArgs": ["--disaggregation-ib-device=mlx5_0"]},
+            "planning": {"disaggregation": "Follow"},
+            "routing": {
+                "inferencePool": {"endpointPicker": {"name": "chat-epp"}},
+                "disaggregation": {"router": "LLMD", "sidecarImage": "registry.example.com/sidecar:v1"},
+            },
+        },
+        {
+            "tensor_parallel": 2,
+            "serving_hash": "89abcdef01234567",
+            "prefill": PrefillReplicas(
+                replicas=2,
+                tensor_parallel=2,
+                pipeline_parallel=1,
+                expert_parallel=1,
+                data_parallel=1,
+                max_batch_size=4,
+            ),
+        },
+    ),
     "405b-sglang-two-nodes": (
         "405b",
         {"model": "meta-llama/Llama-3.1-405B-Instruct", "engine": {"type": "SGLang"}},
@@ -154,3 +179,14 @@ def test_manifests(
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(yaml.safe_dump_all(objects, sort_keys=False, width=120))
     assert objects == list(yaml.safe_load_all(path.read_text()))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "sglang" in name])
+def test_sglang_knows_every_argument(name: str) -> None:
+    for body in yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text()):
+        spec = body.get("spec", {})
+        parts = spec.get("leaderWorkerTemplate", spec)
+        for part in ("template", "leaderTemplate", "workerTemplate"):
+            for container in parts.get(part, {}).get("spec", {}).get("containers", ()):
+                expanded = [arg.replace("$(LWS_WORKER_INDEX)", "1") for arg in container["args"]]
+                assert read_arguments(expanded, "SGLang", PROVED["SGLang"]).problems == ()

@@ -227,6 +227,45 @@ def test_a_template_that_breaks_the_roles_is_refused_before_there_is_a_plan(
     check(make_deployment(podTemplate=template))
 
 
+def test_sglangs_roles_meet_at_the_bootstrap_server_of_the_prefill_pod(made: Callable[..., dict[str, Any]]) -> None:
+    found = made(engine={"type": "SGLang"})
+    decode, prefill = engine(found["Deployment/chat"])["args"], engine(found["Deployment/chat-prefill"])["args"]
+    assert {"--port=8200", "--disaggregation-mode=decode", "--disaggregation-transfer-backend=nixl"} <= set(decode)
+    assert {"--port=8000", "--disaggregation-mode=prefill", "--disaggregation-bootstrap-port=8998"} <= set(prefill)
+    (sidecar,) = pod(found["Deployment/chat"])["spec"]["initContainers"]
+    assert {"--vllm-port=8200", "--kv-connector=sglang"} <= set(sidecar["args"])
+    names = {variable["name"] for variable in engine(found["Deployment/chat"])["env"]}
+    assert not any(name.startswith("VLLM") for name in names)
+
+
+def test_the_transfer_backend_of_sglang_may_be_chosen(made: Callable[..., dict[str, Any]]) -> None:
+    own = ["--disaggregation-transfer-backend=mooncake", "--disaggregation-ib-device=mlx5_0"]
+    args = engine(made(engine={"type": "SGLang", "extraArgs": own})["Deployment/chat-prefill"])["args"]
+    assert [arg for arg in args if "transfer-backend" in arg or "ib-device" in arg] == own
+
+
+@pytest.mark.parametrize(
+    "argument", ["--disaggregation-bootstrap-port=9000", "--enable-pd-role-switch", "--disaggregation-mode=decode"]
+)
+def test_how_sglangs_roles_meet_is_the_operators(make_deployment: Deploy, argument: str) -> None:
+    followed = make_deployment(
+        engine={"type": "SGLang", "extraArgs": [argument]}, planning={"disaggregation": "Follow"}, routing=ROUTING
+    )
+    with pytest.raises(ServingError, match="is set by the operator; "):
+        check(followed)
+
+
+def test_sglangs_pods_exchange_the_cache_in_equal_sizes_only(make_plan: Plan) -> None:
+    sizes = {
+        (name, size): kv_cache(make_plan(tensor_parallel=size, serving_hash="a"), Engine(type=name))
+        for name in ("VLLM", "SGLang")
+        for size in (2, 4)
+    }
+    assert exchange(sizes["VLLM", 2], sizes["VLLM", 4])
+    assert not exchange(sizes["SGLang", 2], sizes["SGLang", 4])
+    assert exchange(sizes["SGLang", 2], sizes["SGLang", 2])
+
+
 SIZES = st.sampled_from([1, 2, 3, 4, 6, 8])
 
 

@@ -52,23 +52,6 @@ ROUTER_NEEDS_A_POOL = Rule(
 )
 
 
-def _needs_vllm(spec: Any) -> str | None:
-    if not is_followed(spec) or spec.engine.type == "VLLM":
-        return None
-    return (
-        f"planning.disaggregation Follow needs engine.type VLLM, and engine.type is {spec.engine.type}; set "
-        "disaggregation to Compare or engine.type to VLLM"
-    )
-
-
-FOLLOW_NEEDS_VLLM = Rule(
-    summary="planning.disaggregation Follow needs engine.type VLLM",
-    cel=f"{FOLLOWED} ? self.engine.type == 'VLLM' : true",
-    message_cel="'planning.disaggregation Follow needs engine.type VLLM, and engine.type is %s; set disaggregation to "
-    "Compare or engine.type to VLLM'.format([self.engine.type])",
-    check=_needs_vllm,
-)
-
 _NOT_WITH_ROLES: tuple[Use, ...] = (
     ("rollout.verify Measured", "self.rollout.verify == 'Measured'", lambda s: s.rollout.verify == "Measured"),
     (
@@ -102,5 +85,5 @@ FOLLOW_ALONE = exclusive(
     "verify Measured, rollbackOn, onDrift Recalibrate, onDrift Rollback or scaling.mode Fixed",
 )
 
-DISAGGREGATION_RULES = (FOLLOW_NEEDS_A_ROUTER, ROUTER_NEEDS_A_POOL, FOLLOW_NEEDS_VLLM, FOLLOW_ALONE)
+DISAGGREGATION_RULES = (FOLLOW_NEEDS_A_ROUTER, ROUTER_NEEDS_A_POOL, FOLLOW_ALONE)
 """In the order in which they are checked."""

@@ -32,7 +32,8 @@ class Disaggregation(ApiModel):
 
     router: Literal["LLMD"] = Field(
         description="LLMD: the endpoint picker of llm-d chooses a prefill and a decode replica for each request, and "
-        "llm-d's routing sidecar, which the operator adds to the decode pods, sends the prompt to the prefill replica."
+        "llm-d's routing sidecar, which the operator adds to the decode pods, sends the prompt to the prefill replica; "
+        "with SGLang, the sidecar sends the request to both."
     )
     sidecar_image: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")] = Field(
         description="Image of llm-d's routing sidecar, of the same release as the endpoint picker."

@@ -27,6 +27,7 @@ from energylens.decide.deployment.workloads import (
     workload_revision,
 )
 from energylens.decide.reasons import Reason
+from energylens.planner.engines.disaggregation import DECODES_ALONE
 from energylens.planner.inventory.access import access_to
 from energylens.planner.inventory.nodes import usable_nodes
 from energylens.planner.search.identity import serving_hash
@@ -45,11 +46,12 @@ from energylens.serving import (
 )
 from energylens.serving.claims import conflict, one_at_a_time
 from energylens.serving.gpus import Placement, access_of, gpus_of, product_of
-from energylens.serving.metadata import APPLIED_HASH
-from energylens.serving.roles import prefill_plan
+from energylens.serving.metadata import APPLIED_HASH, KV_CACHE_LABEL
+from energylens.serving.roles import exchange, prefill_plan
 from energylens.serving.support import needs_disruption_budget
 
 SAFE_MESSAGE = "new replicas wait for resources that old ones hold; old replicas stop first"
+STOPS_MESSAGE = "old and new replicas cannot exchange the KV cache, and decode replicas alone serve nothing; all stop"
 FOREIGN_MESSAGE = "the limits of the rolling update were edited; an old replica stops before a new one starts"
 
 
@@ -245,6 +247,9 @@ def _acted(observed: Observation) -> Children:
     if not same:
         running = shape_of(live, plan)
         chosen = choose_strategy(deployment, running, plan, _without_canary(observed), observed.claims)
+        before, alone = kv_cache_of(live), deployment.spec.engine.type in DECODES_ALONE
+        if plan.prefill is not None and not alone and not (before and exchange(before, kv_cache_of(main))):
+            chosen = Strategy("Recreate", 0, max(1, plan.replicas, running.replicas), STOPS_MESSAGE)
         if observed.claims.unread:
             chosen = replace(chosen, message=f"{chosen.message}; {observed.claims.unread}")
         return Children(tuple(made(chosen, now)), True, strategy=chosen, handover=handover(observed))
@@ -304,6 +309,11 @@ def same_template(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
         return False
     part = "template" if live["kind"] == "Deployment" else "leaderWorkerTemplate"
     return holds(live["spec"].get(part), wanted["spec"][part])
+
+
+def kv_cache_of(body: Mapping[str, Any]) -> str:
+    """Return the label by which pods of a workload exchange the KV cache; "" for pods without a role."""
+    return str(((template_of(body).get("metadata") or {}).get("labels") or {}).get(KV_CACHE_LABEL, ""))
 
 
 def shape_of(live: Mapping[str, Any], plan: PlanStatus) -> PlanStatus:

@@ -13,6 +13,7 @@ from energylens.decide.deployment.load import FollowedLoad
 from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.reasons import Reason
 from energylens.planner import adoption
+from energylens.planner.engines.disaggregation import interrupts
 from energylens.planner.search.identity import identified
 from energylens.planner.shedding import with_fewer_replicas
 from energylens.planner.types import Feasible, Infeasible, PlanningResult
@@ -143,6 +144,7 @@ def adopt_what_pays(question: PolicyInput) -> PlanChoice | None:
         cost=adoption.switch_cost(result.plan, float(weight_bytes(case.model)), case.gpus[result.plan.gpu_product]),
         # The plan was rolled back for the current spec, whatever the followed load.
         rejected=rollback.rejected_for(case.inputs.deployment),
+        interrupts=interrupts(asked.spec.engine.type, current, result.plan),
     )
     if decision.adopt:
         return _adopted(question, decision.plan, decision.reason, decision.message, result)

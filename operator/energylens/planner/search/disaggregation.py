@@ -157,20 +157,24 @@ def _served_alone(rows: Candidates) -> BoolArray:
     """Return which candidates the operator can run as one role, shape (n,).
 
     vLLM's NIXL connector transfers the cache between single pipeline stages only (vllm-project/vllm pull request
-    43366), and the router knows a pod by one address, behind which there is one data-parallel rank.
+    43366), and so does SGLang's as far as it was checked. The router knows a pod by one address, behind which there is
+    one data-parallel rank.
     """
     layouts = rows.layouts
     return np.asarray((rows.nodes_per_replica == 1) & (layouts.pipeline_parallel == 1) & (layouts.data_parallel == 1))
 
 
-def _exchange(prefill: Candidates, decode: Candidates, first: IntArray, second: IntArray) -> BoolArray:
+def _exchange(engine: str, prefill: Candidates, decode: Candidates, first: IntArray, second: IntArray) -> BoolArray:
     """Return which pairs can exchange the KV cache, shape (len(first), len(second)).
 
     One tensor-parallel size divides the other, as the handshake of vLLM's NIXL connector requires: a rank reads the
-    heads of whole ranks of the other role, or a part of those of one rank.
+    heads of whole ranks of the other role, or a part of those of one rank. SGLang transfers slices of heads between
+    different sizes too, but failed under load (sgl-project/sglang issue 15674), so that its sizes are equal.
     """
     one = prefill.layouts.tensor_parallel[first][:, None]
     other = decode.layouts.tensor_parallel[second][None, :]
+    if engine == "SGLang":
+        return np.asarray(one == other)
     return np.asarray((one % other == 0) | (other % one == 0))
 
 
@@ -231,7 +235,7 @@ def _best_of(
     whole = np.asarray(np.add.outer(prefill.ttft_upper_ms[first], decode.end_to_end_upper_ms[second]))
     valid = _placed(problem, prefill, decode, first, second, product)
     if pairing.served:
-        valid &= _exchange(prefill, decode, first, second)
+        valid &= _exchange(spec.engine.type, prefill, decode, first, second)
     if spec.hardware.max_gpus is not None:
         valid &= gpus <= spec.hardware.max_gpus
     if strict:

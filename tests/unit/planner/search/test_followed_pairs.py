@@ -15,7 +15,7 @@ from energylens.data import load_gpus, load_model
 from energylens.data.predictor import load_predictor
 from energylens.planner import adoption
 from energylens.planner.engines import EngineSettings
-from energylens.planner.engines.disaggregation import refuses_roles
+from energylens.planner.engines.disaggregation import interrupts, refuses_roles
 from energylens.planner.explain.disaggregation import WITHIN_ERROR
 from energylens.planner.pairs import plan_pair_again
 from energylens.planner.search.identity import action_hash, identified, serving_hash
@@ -207,7 +207,12 @@ def test_another_prefill_role_is_another_plan(setup: Setup, make_snapshot: Snaps
     [
         ("meta-llama/Llama-3.1-8B-Instruct", EngineSettings(), ""),
         ("meta-llama/Llama-3.1-8B-Instruct", EngineSettings(version=(0, 32, 1)), "vLLM 0.32.1 is older than vLLM 0.33"),
-        ("meta-llama/Llama-3.1-8B-Instruct", EngineSettings("SGLang", (0, 5, 23)), "SGLang 0.5.23"),
+        ("meta-llama/Llama-3.1-8B-Instruct", EngineSettings("SGLang", (0, 5, 23)), ""),
+        (
+            "meta-llama/Llama-3.1-8B-Instruct",
+            EngineSettings("SGLang", (0, 5, 15)),
+            "SGLang 0.5.15 is older than SGLang",
+        ),
         ("Qwen/Qwen3-Next-80B-A3B-Instruct", EngineSettings(), "a recurrent state"),
         ("Qwen/Qwen3-VL-8B-Instruct", EngineSettings(), "an encoder"),
     ],
@@ -216,6 +221,43 @@ def test_why_roles_are_refused(model: str, settings: EngineSettings, text: str) 
     found = refuses_roles(load_model(model), settings)
     assert found.startswith(text) if not text or text[0].isupper() or text.startswith("vLLM") else text in found
     assert bool(found) is bool(text)
+
+
+def test_sglangs_roles_have_one_tensor_parallel_size(setup: Setup, make_snapshot: Snapshots) -> None:
+    _, _, parts = winning(setup, make_snapshot((H100, 8, 1)))
+    result = follow(setup, make_snapshot((H100, 8, 1)), engine={"type": "SGLang"}, **parts)
+    assert isinstance(result, Feasible)
+    plan = result.plan
+    assert plan.prefill is not None
+    assert plan.prefill.tensor_parallel == plan.tensor_parallel
+
+
+@pytest.mark.parametrize(
+    ("engine", "before", "after", "stops"),
+    [
+        ("VLLM", "none", "tp2", False),
+        ("SGLang", None, "tp2", False),
+        ("SGLang", "none", "tp2", True),
+        ("SGLang", "tp2", "none", False),
+        ("SGLang", "tp2", "tp4", True),
+        ("SGLang", "tp2", "more", False),
+    ],
+)
+def test_what_interrupts_serving(
+    engine: str, before: str | None, after: str, stops: bool, setup: Setup, make_snapshot: Snapshots
+) -> None:
+    _, _, parts = winning(setup, make_snapshot((H100, 8, 1)))
+    result = follow(setup, make_snapshot((H100, 8, 1)), **parts)
+    assert isinstance(result, Feasible)
+    running = result.plan
+    assert running.prefill is not None
+    plans = {
+        "none": running.model_copy(update={"prefill": None}),
+        "tp2": running.model_copy(update={"tensor_parallel": 2}),
+        "tp4": running.model_copy(update={"tensor_parallel": 4}),
+        "more": running.model_copy(update={"tensor_parallel": 2, "replicas": 5}),
+    }
+    assert bool(interrupts(engine, None if before is None else plans[before], plans[after])) is stops
 
 
 def test_a_version_without_the_feature_plans_without_roles(setup: Setup, make_snapshot: Snapshots) -> None:
