@@ -80,13 +80,13 @@ class Children:
 def children(observed: Observation) -> Children:
     """Return the children of the followed plan; none with mode Advisory."""
     spec, planning = observed.deployment.spec, observed.planning
-    plan = planning.plan
-    if plan is None or planning.model is None:
+    plan, model = planning.plan, planning.model
+    if plan is None or model is None:
         return Children((), False)
     if spec.planning.mode == "Advisory":
         return Children((), False, Reason.ADVISORY, "planning.mode is Advisory: the plan is shown and not acted on")
     if planning.held:
-        return _held(observed)
+        return _held(observed, plan, model)
     # Stopping needs no approval.
     stops = spec.is_stopped and observed.workload is not None
     if waits(observed.deployment, plan) and not stops:
@@ -109,25 +109,22 @@ def children(observed: Observation) -> Children:
     if unshareable:
         return Children((), False, Reason.CLAIM_NOT_SHAREABLE, unshareable)
     try:
-        return _act(observed)
+        return _act(observed, plan, model)
     except ServingError as error:
         return Children((), False, Reason.INVALID_ENGINE_SETTINGS, str(error))
 
 
-def _held(observed: Observation) -> Children:
+def _held(observed: Observation, plan: PlanStatus, model: ModelSpec) -> Children:
     """Return the children while a new plan is not followed: the children of the running plan, and the canary.
 
     If the spec names another engine or other arguments, the running pods stay unchanged: such a change is part of the
     new plan.
     """
-    deployment, planning = observed.deployment, observed.planning
-    plan, model, replica = planning.plan, planning.model, planning.replica
-    if plan is None or model is None:
-        return Children((), False)
+    deployment, replica = observed.deployment, observed.planning.replica
     main = Children(_kept(observed, plan), False)
     if plan.serving_hash == serving_hash(deployment.spec):
         try:
-            main = _act(observed)
+            main = _act(observed, plan, model)
         except ServingError as error:
             return Children((), False, Reason.INVALID_ENGINE_SETTINGS, str(error))
     if replica is None:
@@ -188,9 +185,9 @@ def _without_canary(observed: Observation) -> ClusterSnapshot:
     return replace(observed.snapshot, nodes=tuple(nodes))
 
 
-def _act(observed: Observation) -> Children:
-    found, plan = _acted(observed), observed.planning.plan
-    if not found.acting or plan is None:
+def _act(observed: Observation, plan: PlanStatus, model: ModelSpec) -> Children:
+    found = _acted(observed, plan, model)
+    if not found.acting:
         return found
     leftover = plan.prefill is None and observed.prefill is not None
     stopped = observed.deployment.spec.is_stopped
@@ -216,12 +213,8 @@ def _in_order(
     return wanted if same_template(live, main) else tuple(each for each in wanted if each is not main)
 
 
-def _acted(observed: Observation) -> Children:
+def _acted(observed: Observation, plan: PlanStatus, model: ModelSpec) -> Children:
     deployment, planning, live = observed.deployment, observed.planning, observed.workload
-    plan, model = planning.plan, planning.model
-    if plan is None or model is None:
-        return Children((), False)
-
     now = uncounted(observed.snapshot, plan)
 
     def made(strategy: Strategy, avoid: tuple[str, ...]) -> list[dict[str, Any]]:
