@@ -12,7 +12,7 @@ from energylens.data import load_gpus
 from energylens.decide.trimmed import trim_claim, trim_class, trim_node, trim_pod, trim_slice, trim_taint_rule
 from energylens.planner.fleet.planning import nodes_of
 from energylens.planner.inventory.access import access_to, of_another_access, with_one_access
-from energylens.planner.inventory.devices import label_form
+from energylens.planner.inventory.devices import Device, NodeDevices, devices_of, label_form
 from energylens.planner.inventory.snapshot import CLAIMED_GPUS_LABEL, OWNER_LABEL, DeviceObjects, snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot, GpuAccess, GpuAllocation, GpuNode
 
@@ -152,6 +152,8 @@ FOR_MACHINES = {"name": "gpu-vfio-0", "attributes": {"type": {"string": "vfio"}}
     ("devices", "more", "expected"),
     [
         ([mig(0), mig(1)], {}, "partitioned (MIG): its ResourceSlices list 2 mig"),
+        ([mig(0), FOR_MACHINES], {}, "partitioned (MIG): its ResourceSlices list 1 mig, 1 vfio"),
+        ([gpu(0, allowMultipleAllocations=True), FOR_MACHINES], {}, "shared between pods"),
         ([FOR_MACHINES], {}, "list no whole GPU: 1 vfio"),
         ([gpu(0)], {"of": 2}, "incomplete: pool n has 1 of 2 ResourceSlices"),
         ([gpu(0, allowMultipleAllocations=True)], {}, "shared between pods"),
@@ -163,6 +165,43 @@ FOR_MACHINES = {"name": "gpu-vfio-0", "attributes": {"type": {"string": "vfio"}}
 )
 def test_what_is_no_whole_gpu_is_named(devices: list[Object], more: Object, expected: str) -> None:
     assert expected in reason(resource_slice("n", devices, **more))
+
+
+def test_a_node_of_partitions_has_the_product_of_their_gpus() -> None:
+    (found,) = snapshot([node()], [resource_slice("n", [FOR_MACHINES, mig(0)])]).excluded
+    assert found.product == H100
+
+
+def test_a_slice_without_counts_is_the_only_one_of_its_pool() -> None:
+    body = resource_slice("n", [gpu(0)])
+    del body["spec"]["pool"]["resourceSliceCount"], body["spec"]["pool"]["generation"]
+    assert only(body).allocatable == 1
+    assert only(body, resource_slice("n", [gpu(0), gpu(1)])).allocatable == 2
+
+
+def test_a_pool_without_all_of_its_slices_hides_no_other_pool() -> None:
+    broken, whole = (resource_slice(pool, [gpu(0)], of=of) for pool, of in (("a", 2), ("b", 1)))
+    found = devices_of([broken, whole])
+    assert (list(found.devices), found.incomplete) == ([("b", "gpu-0")], "pool a has 1 of 2 ResourceSlices")
+
+
+def test_a_partition_is_of_the_gpu_in_its_pool_that_shares_its_counters() -> None:
+    def device(kind: str, *counters: str) -> Device:
+        return Device(kind, H100, counters=frozenset(counters))
+
+    found = NodeDevices(
+        {
+            ("a", "gpu-0"): device("gpu", "0"),
+            ("b", "gpu-1"): device("gpu", "1"),
+            ("b", "part"): device("mig", "0"),
+            ("b", "gpu-0"): device("gpu", "0"),
+            ("b", "other"): device("mig", "2"),
+        }
+    )
+    assert found.gpu_of(("b", "part")) == ("b", "gpu-0")
+    assert found.gpu_of(("a", "gpu-0")) == ("a", "gpu-0")
+    assert found.gpu_of(("b", "other")) is None
+    assert found.gpu_of(("c", "gpu-0")) is None
 
 
 def test_gpus_that_no_class_gives_are_named() -> None:

@@ -8,6 +8,7 @@ import pytest
 from energylens.data import load_gpus
 from energylens.decide.trimmed import trim_node
 from energylens.planner.inventory import snapshot as inventory
+from energylens.planner.inventory.node_gpus import gpu_count
 from energylens.planner.types import ClusterSnapshot, GpuAllocation, Taint
 
 H100 = "NVIDIA-H100-80GB-HBM3"
@@ -327,3 +328,42 @@ def test_only_lasting_taints_are_kept() -> None:
 def test_nodes_come_in_order_of_name() -> None:
     snapshot = snapshot_from_objects([node("b"), node("a"), node("c")], [])
     assert [n.name for n in snapshot.nodes] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("label", "value"),
+    [
+        ("nvidia.com/gpu.present", "true"),
+        ("feature.node.kubernetes.io/pci-0302_10de.present", "true"),
+        ("kubernetes.azure.com/accelerator", "nvidia"),
+        ("k8s.amazonaws.com/accelerator", "nvidia-h100"),
+        ("karpenter.azure.com/sku-gpu-name", "H100"),
+    ],
+)
+def test_one_label_shows_that_a_node_has_gpus(label: str, value: str) -> None:
+    assert "offers no nvidia.com/gpu" in reason(offering({label: value}))
+    assert snapshot_from_objects([offering({"kubernetes.azure.com/accelerator": "amd"})], []) == ClusterSnapshot(())
+
+
+def test_a_capacity_of_twice_the_physical_gpus_is_shared() -> None:
+    labels = {PRODUCT: H100, "nvidia.com/gpu.count": "4"}
+    assert "shared: capacity 8, 4 allocatable, 4 physical" in reason(offering(labels, gpu="4", capacity="8"))
+    (found,) = snapshot_from_objects([offering(labels, gpu="4", capacity="7")], []).nodes
+    assert found.allocatable == 4
+
+
+def test_counts_of_gpus_end_at_the_limit() -> None:
+    assert [gpu_count({"nvidia.com/gpu": value}) for value in ("0", "1024")] == [0, 1024]
+    assert gpu_count({}) == 0
+    with pytest.raises(ValueError, match="must be a whole number from 0 to 1024"):
+        gpu_count({"nvidia.com/gpu": "1025"})
+
+
+def test_only_an_excluded_node_says_how_many_gpus_it_would_give() -> None:
+    (shared,) = snapshot_from_objects([offering({PRODUCT: H100, "nvidia.com/gpu.count": "1"}, gpu="10")], []).excluded
+    assert shared.gpus == 10
+    (malformed,) = snapshot_from_objects([offering({PRODUCT: H100}, gpu="many")], []).excluded
+    assert malformed.gpus == 0
+    broken = pod({"name": "c", "resources": {"limits": {"nvidia.com/gpu": "many"}}})
+    (uncounted,) = snapshot_from_objects([node()], [broken]).excluded
+    assert (uncounted.gpus, uncounted.product) == (0, H100)

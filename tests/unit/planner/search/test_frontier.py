@@ -14,7 +14,15 @@ from tests.unit.planner.search.test_objective import Row, candidates
 
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.constraints import build_constraints
-from energylens.planner.search.frontier import frontier_rows, latencies, pareto, planned_job, why_not
+from energylens.planner.search.frontier import (
+    alternatives,
+    frontier_rows,
+    latencies,
+    pareto,
+    planned_job,
+    table,
+    why_not,
+)
 
 POINTS = st.lists(st.tuples(*[st.integers(1, 6).map(float)] * 3), min_size=1, max_size=40)
 
@@ -60,6 +68,12 @@ def test_of_points_with_one_first_cost_the_others_decide() -> None:
         ("MinimizeEnergy", {"joules": 0.4 * (1 + 5e-6)}, "uses as much energy"),
         ("MinimizePower", {"watts": 1000}, "draws 25 % more power"),
         ("MinimizeGPUs", {"tensor": 4, "joules": 0.3}, "uses 8 GPUs instead of 4"),
+        ("MinimizeGPUs", {"tensor": 4, "joules": 0.39, "unshared": 0.3}, "uses 8 GPUs instead of 4"),
+        (
+            "MinimizeEnergy",
+            {"tensor": 4, "joules": 0.39, "unshared": 0.3},
+            "is predicted to use 3 % less energy, but 32 % more energy including its risk",
+        ),
         ("MinimizeGPUs", {"joules": 0.5}, "uses 25 % more energy"),
     ],
 )
@@ -67,7 +81,7 @@ def test_the_reason_is_what_decided(objective: str, other: Row, reason: str) -> 
     rows = candidates({}, other)
     rows = replace(rows, ttft_ms=rows.ttft_upper_ms)
     spec = asked(slo={}, energy={"objective": objective}).spec
-    assert why_not(rows, (), 1, 0, spec) == reason
+    assert why_not(rows, (), 1, 0, spec).partition(":")[0] == reason
 
 
 def test_broken_objectives_and_budgets_come_before_every_cost() -> None:
@@ -105,6 +119,67 @@ def test_what_breaks_an_objective_is_shown_and_what_cannot_run_is_not() -> None:
     order, reasons = frontier_rows(rows, build_constraints(rows, spec, (), ((8,),), None), 0, spec)
     assert order.tolist() == [1, 0]
     assert reasons == {0: "", 1: "ITL P95 0 ms, with the safety margin 60 ms > 50 ms"}
+
+
+def test_dominated_candidates_are_shown_for_what_they_are() -> None:
+    spec = asked(slo={}).spec
+    # The chosen one, the best of each product, and the lowest mean.
+    rows = candidates(
+        {"joules": 0.5}, {"joules": 0.4}, {"joules": 0.45}, {"joules": 0.39, "unshared": 0.3, "ttft": 900}
+    )
+    rows = replace(rows, products=("NVIDIA-H200", "NVIDIA-L40S"), product=np.array([0, 0, 1, 0]))
+    rules = build_constraints(rows, spec, (), ((8,), (8,)), None)
+    order, reasons = frontier_rows(rows, rules, 0, spec)
+    assert order.tolist() == [1, 2, 0, 3]
+    assert set(reasons) == {0, 1, 2, 3}
+    order, _ = frontier_rows(rows, rules, 1, spec)
+    assert order.tolist() == [1, 2, 3]
+
+
+def shown(rows: Candidates, chosen: int, **spec: Any) -> list[int]:
+    """Return the energies, mJ, of the alternatives, given all candidates as the frontier."""
+    asked_for = asked(**spec).spec
+    rules = build_constraints(rows, asked_for, (), [(64,)] * len(rows.products), None)
+    order = np.argsort(rows.joules_per_output_token)
+    found = alternatives(rows, rules, order, {int(i): "" for i in order}, chosen, asked_for)
+    return [int(one.joules_per_output_token.removesuffix("m")) for one in found]
+
+
+def test_alternatives_are_the_best_by_each_interest() -> None:
+    energies = [{"joules": joules / 1000} for joules in (300, 310, 400, 410, 420, 430, 440, 450, 460)]
+    rows = replace(
+        candidates(*energies),
+        # 300 and 310 break the ITL; of those that break nothing, 420 has the lowest ITL and 430 the lowest TTFT.
+        itl_upper_ms=np.array([60.0, 61.0, 40.0, 40.0, 20.0, 40.0, 40.0, 40.0, 40.0]),
+        ttft_upper_ms=np.array([500.0, 500.0, 500.0, 500.0, 500.0, 100.0, 500.0, 500.0, 500.0]),
+        replicas=np.array([2, 2, 2, 2, 2, 2, 1, 2, 2]),
+        products=("NVIDIA-H200", "NVIDIA-L40S"),
+        product=np.array([0, 0, 0, 0, 0, 0, 0, 1, 1]),
+    )
+    assert shown(rows, 2) == [300, 420, 430, 440, 450]
+    assert shown(rows, 2, slo={}) == [420, 430, 440, 450]
+    # Without a valid candidate of a product, its best one is shown.
+    broken = replace(rows, itl_upper_ms=np.array([60.0, 61.0, 40.0, 40.0, 20.0, 40.0, 40.0, 70.0, 70.0]))
+    assert shown(broken, 2) == [300, 420, 430, 440, 450]
+    late = replace(broken, itl_upper_ms=np.array([60.0, 61.0, 40.0, 40.0, 20.0, 40.0, 40.0, 70.0, 30.0]))
+    assert shown(late, 2) == [300, 420, 430, 440, 460]
+
+
+def test_at_most_five_alternatives_are_shown() -> None:
+    rows = replace(
+        candidates(*({"joules": joules / 1000} for joules in range(400, 480, 10))),
+        products=tuple(f"p{i}" for i in range(8)),
+        product=np.arange(8),
+    )
+    assert shown(rows, 0) == [410, 420, 430, 440, 450]
+
+
+def test_rows_of_the_table_name_prefill_replicas_and_the_chosen_one() -> None:
+    rows = replace(candidates({}, {}), ttft_ms=np.array([100.2, 7.0]), end_to_end_ms=np.array([900.2, np.inf]))
+    first, second = table(rows, np.array([0, 1]), {0: "", 1: "why"})
+    assert (first["chosen"], first["reason"], first["ttftMilliseconds"], first["prefill"]) == (True, "", 101, None)
+    assert (first["endToEndMilliseconds"], second["endToEndMilliseconds"]) == (901, None)
+    assert (second["chosen"], second["reason"], second["ttftMilliseconds"]) == (False, "why", 7)
 
 
 def test_only_a_job_has_an_end() -> None:

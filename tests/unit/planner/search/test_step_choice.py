@@ -115,6 +115,7 @@ def test_the_steps_nearest_to_the_default_that_meet_the_objective_are_kept() -> 
 def test_steps_that_only_come_closer_are_kept_where_none_meets_the_objective() -> None:
     assert tried(LONG_ROWS, lambda tokens: 60 + tokens / 1000)[0] == [(2, 1024)]
     assert tried(LONG_ROWS, lambda tokens: 80 + tokens / 1000)[0] == []
+    assert tried(LONG_ROWS, lambda tokens: 80.0)[0] == []
     assert tried(LONG_ROWS, lambda tokens: math.nan)[0] == []
 
 
@@ -127,22 +128,32 @@ def test_a_step_holds_a_token_of_each_sequence() -> None:
     assert tried(rows, lambda tokens: tokens / 100) == ([(2, 4096)], [2048, 4096])
 
 
-def test_longer_steps_are_tried_up_to_the_largest() -> None:
-    spec, asked_for = asked(slo={"ttftMilliseconds": 500}).spec, list[int]()
+def longer(ttft: tuple[float, float], whole: tuple[float, float] = (0.0, 0.0)) -> tuple[list[int], list[int]]:
+    """Return the steps that are found, and all that were predicted, given both latencies at 8192 and 16384 tokens."""
+    spec, asked_for = asked(slo={"ttftMilliseconds": 500, "endToEndMilliseconds": 9000}).spec, list[int]()
 
     def predicted(spaces: Sequence[ProductSpace]) -> Candidates:
         tokens = spaces[0].layouts.max_batched_tokens
         asked_for.extend(tokens.tolist())
-        found = made(len(tokens), ttft_upper_ms=[900.0 - t / 20 for t in tokens.tolist()])
+        last = (tokens == 16384).astype(int).tolist()
+        found = made(len(tokens), ttft_upper_ms=[ttft[i] for i in last], end_to_end_upper_ms=[whole[i] for i in last])
         return replace(found, layouts=spaces[0].layouts, step_tokens=tokens)
 
     rows = made(ttft_upper_ms=900.0, step_tokens=4096)
     found = with_other_steps(
         rows, ruled(rows, spec), None, spec, [find_gpu("H200")], predicted, lambda others: ruled(others, spec)
     )
-    assert sorted(asked_for) == [8192, 16384]
-    assert found is not None
-    assert found.step_tokens.tolist() == [8192]
+    return [] if found is None else found.step_tokens.tolist(), sorted(asked_for)
+
+
+def test_longer_steps_are_tried_up_to_the_largest() -> None:
+    assert longer((490.0, 90.0)) == ([8192], [8192, 16384])
+    assert longer((600.0, 90.0))[0] == [16384]
+
+
+def test_between_the_ends_longer_steps_count_if_the_largest_meet_the_ttft() -> None:
+    assert longer((400.0, 900.0))[0] == []
+    assert longer((400.0, 400.0), (8000.0, 9001.0))[0] == [8192]
 
 
 def many(joules: float) -> Candidates:
