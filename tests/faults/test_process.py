@@ -215,10 +215,13 @@ async def test_a_start_lists_nothing_again_and_new_watches_look_for_what_went_me
     monkeypatch.setattr(Sweeper, "sweep", noted)
     with api_server(unserved={"energybudgets"}) as server:
         async with running(server, tmp_path, monkeypatch) as operator:
+            # It leads, too: a standby is ready as well.
+            await operator.until(lambda said: "pods" in server.watched)
             await operator.until(lambda said: said == "200 ok")
             assert sweeps == []
             server.unserved = set()
-            await operator.until(lambda said: said == "200 ok" and "energybudgets" in server.watched)
+            await operator.until(lambda said: "energybudgets" in server.watched)
+            await operator.until(lambda said: said == "200 ok")
             assert len(sweeps) == 1
 
 
