@@ -8,6 +8,7 @@ between ``<!-- table: NAME -->`` and ``<!-- end -->``, with the commit and the c
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import subprocess
 import sys
@@ -28,12 +29,35 @@ LEFT_OUT: Mapping[str, tuple[str, ...]] = {
     "task": ("--leave-out", "task"),
 }
 """Name of a report -> arguments of `energylens accuracy`."""
+OWN_RUNS = ROOT / "operator" / "energylens" / "data" / "runs" / "own-2026.csv"
+NEVER_FITTED: Mapping[str, tuple[str, ...]] = {
+    "own": ("--runs", str(OWN_RUNS.relative_to(ROOT))),
+    "latency": ("--latency-runs",),
+}
+"""The same of runs that no fit includes."""
 NAMES = {
     "nothing": "nothing (in-sample)",
     "run": "`run` (a fifth of the rows)",
     "layout": "`layout` (a fifth of the layouts)",
 }
 QUANTITIES = {"itl": "median ITL", "tpot": "TPOT", "throughput": "throughput", "power": "power", "energy": "energy"}
+OWN_QUANTITIES = {
+    "itl": "median ITL",
+    "tpot": "TPOT",
+    "ttft": "median TTFT",
+    "throughput": "throughput",
+    "power": "power",
+    "energy": "energy",
+}
+COMPARED = (
+    ("median_itl_ms", "predicted_median_itl_ms", 1),
+    ("mean_tpot_ms", "predicted_tpot_ms", 1),
+    ("median_ttft_ms", "predicted_ttft_ms", 0),
+    ("power_watts", "predicted_power_watts", 0),
+    ("joules_per_output_token", "predicted_joules_per_output_token", 3),
+)
+"""Column of the measured figure, column of the prediction, and digits."""
+PRECISIONS = {"bfloat16": "BF16", "fp8": "FP8", "mxfp4": "MXFP4"}
 SCOPES = ("clean", "clean and host-bound", "clean, several GPUs", "data parallel only")
 WINDOWS = 2
 """Windows of the project's aim."""
@@ -65,6 +89,10 @@ def _table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
         "|" + "---|" * len(cells[0]),
         *(f"| {' | '.join(row)} |" for row in cells[1:]),
     ]
+
+
+def _refitted(reports: Reports) -> Reports:
+    return {name: reports[name] for name in LEFT_OUT}
 
 
 def _named(name: str) -> str:
@@ -99,7 +127,7 @@ def source(reports: Reports) -> list[str]:
 def errors(reports: Reports) -> list[str]:
     """Return errors by what was left out, over all rows and by engine."""
     rows = []
-    for name, report in reports.items():
+    for name, report in _refitted(reports).items():
         parts = [part for scope in SCOPES if (part := _scope(report, "rows", scope)) is not None]
         parts += [part for part in report["errors"] if part["by"] == "engine" and not part["with_host_bound"]]
         rows += [[_named(name), f"{part['name']} ({part['runs']})", *_errors(part)] for part in parts]
@@ -133,7 +161,7 @@ def models(reports: Reports) -> list[str]:
 def intervals(reports: Reports) -> list[str]:
     """Return the share inside the 80 % intervals by what was nearest."""
     rows = []
-    for name, report in reports.items():
+    for name, report in _refitted(reports).items():
         for part in report["coverage"]:
             inside, width = part["inside"], part["width"]
             cells = ["-" if inside[q] is None else f"{inside[q]:.1f} ({width[q]:.2f})" for q in QUANTITIES]
@@ -144,7 +172,7 @@ def intervals(reports: Reports) -> list[str]:
 def decisions(reports: Reports) -> list[str]:
     """Return what picks by the predictions would have done."""
     rows = []
-    for name, report in reports.items():
+    for name, report in _refitted(reports).items():
         every = report["decisions"][-1]
         rows.append(
             [
@@ -152,18 +180,18 @@ def decisions(reports: Reports) -> list[str]:
                 f"{every['broken']} of {every['picks']} ({_percent(every['broken_percent'])})",
                 f"{every['without_pick']} of {every['feasible']} ({_percent(every['without_pick_percent'])})",
                 _percent(every["energy_above_best"]),
-                _percent(report["by_means"]["energy_above_best"]),
+                f"{report['by_means']['broken_percent']:.1f} / {report['by_means']['energy_above_best']:.1f} %",
                 _percent(report["pareto"]["recovered_percent"]),
             ]
         )
     heading = ("left out", "picks that break the bound", "without a pick", "energy above best, mean")
-    return _table([*heading, "the same by means", "true Pareto points recovered"], rows)
+    return _table([*heading, "by means: broken / above best", "true Pareto points recovered"], rows)
 
 
 def losses(reports: Reports) -> list[str]:
     """Return the causes of the energy above the best choice, which add up to that energy."""
     rows = []
-    for name, report in reports.items():
+    for name, report in _refitted(reports).items():
         found = report["losses"]
         causes = (_percent(found[cause]) for cause in ("ranking", "width", "latency"))
         rows.append([_named(name), str(found["cases"]), *causes])
@@ -201,7 +229,7 @@ def same_load(reports: Reports) -> list[str]:
             str(row["broken"]),
             str(row["without_pick"]),
         ]
-        for name, report in reports.items()
+        for name, report in _refitted(reports).items()
         for row in report["same_load"]
     ]
     return _table(
@@ -258,10 +286,75 @@ def aims(reports: Reports) -> list[str]:
     return _table(["", "aim", "model left out", "a fifth of the layouts", "a fifth of the rows"], rows)
 
 
+def own(reports: Reports) -> list[str]:
+    """Return errors of this project's runs by model, and the share inside the 80 % intervals."""
+    report, shown = reports["own"], OWN_QUANTITIES
+    parts = [part for part in report["errors"] if not part["with_host_bound"]]
+    parts = [
+        *(part for part in parts if (part["by"], part["name"]) == ("rows", "clean")),
+        *(part for part in parts if part["by"] == "model"),
+    ]
+    rows = [
+        [
+            "all" if part["by"] == "rows" else part["name"],
+            str(part["runs"]),
+            *(_pair(part["mean"][q], part["median"][q]) for q in shown),
+            _signed(part["bias"]["energy"]),
+        ]
+        for part in parts
+    ]
+    inside = report["coverage"][0]["inside"]
+    rows.append(["80 % interval covers", "", *("-" if inside[q] is None else f"{inside[q]:.1f}" for q in shown), ""])
+    return _table(["", "runs", *shown.values(), "bias of energy"], rows)
+
+
+def own_runs(reports: Reports) -> list[str]:
+    """Return measured and predicted figures of each of this project's runs."""
+    rows = []
+    for row in reports["own"]["rows"]:
+        load = f"{row['task'].replace('closed-', '').replace('-', '/').replace('poisson/', '')}"
+        rate = row["requests_per_second"]
+        at = f"Poisson {float(rate):.1f}/s" if rate else f"{row['concurrency']} at once"
+        host = " (host-bound)" if row["host_bound"] == "1" else ""
+        cells = [_compared(row, *columns) for columns in COMPARED]
+        model = f"{row['model_id'].partition('/')[2].removesuffix('-FP8')} {PRECISIONS[row['weight_precision']]}"
+        rows.append([model, f"{at}, {load}{host}", *cells])
+    heading = ("median ITL, ms", "TPOT, ms", "median TTFT, ms", "power, W", "energy, J/token")
+    return _table(["model", "load", *heading], rows)
+
+
+def _compared(row: Mapping[str, str], measured: str, predicted: str, digits: int) -> str:
+    if not row[measured]:
+        return "-"
+    truth, found = float(row[measured]), float(row[predicted])
+    return f"{truth:.{digits}f} / {found:.{digits}f} ({100.0 * (found / truth - 1.0):+.0f} %)"
+
+
+def latency(reports: Reports) -> list[str]:
+    """Return errors of latency runs by engine and version."""
+    parts = [part for part in reports["latency"]["errors"] if part["by"] == "engine" and not part["with_host_bound"]]
+    return _table(
+        ["engine", "runs", "TPOT", "bias of TPOT", "TTFT"],
+        (
+            [
+                part["name"],
+                str(part["runs"]),
+                _pair(part["mean"]["tpot"], part["median"]["tpot"]),
+                _signed(part["bias"]["tpot"]),
+                _pair(part["mean"]["ttft"], part["median"]["ttft"]),
+            ]
+            for part in parts
+        ),
+    )
+
+
 TABLES: Mapping[str, Callable[[Reports], list[str]]] = {
     table.__name__.replace("_", "-"): table
-    for table in (source, errors, gpus, models, intervals, decisions, losses, widths, same_load, curve, windows, aims)
-}
+    for table in (
+        own, own_runs, latency, source, errors, gpus, models, intervals, decisions, losses, widths, same_load, curve,
+        windows, aims,
+    )
+}  # fmt: skip
 
 
 def with_tables(page: str, reports: Reports) -> str:
@@ -297,7 +390,7 @@ def gathered(directory: Path, coefficients: str, *, run: bool) -> Reports:
     """
     directory.mkdir(parents=True, exist_ok=True)
     reports: dict[str, Report] = {}
-    for name, arguments in LEFT_OUT.items():
+    for name, arguments in {**LEFT_OUT, **NEVER_FITTED}.items():
         path = directory / f"{name}.json"
         report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if report.get("coefficients") != coefficients:
@@ -305,11 +398,22 @@ def gathered(directory: Path, coefficients: str, *, run: bool) -> Reports:
                 raise TablesError(f"{path} is missing or not of coefficients {coefficients}")
             commit = _commit()
             command = [sys.executable, "-m", "energylens", "accuracy", *arguments, "-o", "json"]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
             report = {"commit": commit, **json.loads(done.stdout)}
+            if name == "own":
+                report["rows"] = _predicted_rows(directory / "own.csv")
             path.write_text(json.dumps(report), encoding="utf-8")
         reports[name] = report
     return reports
+
+
+def _predicted_rows(out: Path) -> list[dict[str, str]]:
+    """Return this project's runs, each with the figures that `energylens predict` writes for it."""
+    command = [sys.executable, "-m", "energylens", "predict", "--runs", str(OWN_RUNS), "--out", str(out)]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    with OWN_RUNS.open(encoding="utf-8") as measured, out.open(encoding="utf-8") as predicted:
+        found = {row["run_id"]: row for row in csv.DictReader(predicted)}
+        return [{**row, **found[row["run_id"]]} for row in csv.DictReader(measured)]
 
 
 def main() -> int:
