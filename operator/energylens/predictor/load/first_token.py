@@ -20,6 +20,8 @@ from energylens.predictor.load.step_work import Group
 from energylens.predictor.types import FloatArray
 from energylens.records import dataclass
 
+ALWAYS_BUSY = 0.9999
+"""Share of time in which a replica runs anything, above which percentiles ignore the rest."""
 SELDOM = 1e-3
 """Probability of a backlog of prompts below which percentiles ignore it."""
 
@@ -140,6 +142,9 @@ def _among_alike(loop: OpenLoop, terms: StepTerms, law: StepLaw, arriving: Arriv
     mean, variance = beside + own, beside_variance + own_variance
     log, spread = _log_normal(mean, variance)
     late_log, late_spread = _log_normal(mean + late, variance + late**2)
+    alone, alone_spread = _alone(terms, arriving, loop.prompt_variance, own, own_variance)
+    idling = np.flatnonzero(loop.busy < ALWAYS_BUSY)
+    busy, alone, alone_spread = loop.busy[idling], alone[:, idling], alone_spread[:, idling]
 
     def below(seconds: FloatArray) -> FloatArray:
         over = seconds - start
@@ -147,6 +152,9 @@ def _among_alike(loop: OpenLoop, terms: StepTerms, law: StepLaw, arriving: Arriv
         share = normal_share((log_over - log) / spread)
         if some_behind:
             share = share + queued * (normal_share((log_over - late_log) / late_spread) - share)
+        if idling.size:
+            idle = normal_share((log_over[:, idling] - alone) / alone_spread)
+            share[:, idling] = idle + busy * (share[:, idling] - idle)
         return np.where(over > 0.0, share, 0.0)
 
     reach = np.maximum(log + 3.3 * spread, np.where(queued > 0.0, late_log + 3.3 * late_spread, -np.inf))
@@ -163,16 +171,17 @@ def _among_unlike(loop: OpenLoop, terms: StepTerms, arriving: Arriving) -> list[
     logs = table.log_quantiles(Loads(*(np.broadcast_to(each, states) for each in described))) + np.log(unit)
     # Rising, even where the grid of the chain does not tell two quantiles apart.
     logs = logs + 1e-6 * np.arange(len(LEVELS))[:, None, None]
-    return [_in_chain(loop, terms, each, quantiles) for each, quantiles in zip(loop.prompts, logs, strict=True)]
+    pairs = zip(loop.prompts, logs, strict=True)
+    return [_in_chain(loop, terms, arriving, each, quantiles) for each, quantiles in pairs]
 
 
-def _in_chain(loop: OpenLoop, terms: StepTerms, prompts: Group, logs: FloatArray) -> _FirstToken:
+def _in_chain(loop: OpenLoop, terms: StepTerms, arriving: Arriving, prompts: Group, logs: FloatArray) -> _FirstToken:
     """Return the TTFT of a class from logarithms of its quantiles while the replica is busy, shape (levels, k, n)."""
     start, once, deviations = terms.decode + terms.once, terms.once, normal_quantiles(LEVELS)
     widths = np.diff(logs, axis=0)
     slopes = np.diff(deviations)[:, None, None] / widths
     own, own_variance = _own_prompt(terms, prompts)
-    alone, alone_spread = _log_normal(own, own_variance)
+    alone, alone_spread = _alone(terms, arriving, loop.prompt_variance, own, own_variance)
 
     def below(seconds: FloatArray) -> FloatArray:
         log = np.log(np.maximum(seconds - once, 1e-12))
@@ -187,23 +196,32 @@ def _in_chain(loop: OpenLoop, terms: StepTerms, prompts: Group, logs: FloatArray
     return _FirstToken(below, start.min(axis=0), np.asarray(most.max(axis=0)))
 
 
+def _alone(
+    terms: StepTerms, arriving: Arriving, prompt_variance: float, own: FloatArray, own_variance: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the law of the prompts in the step of a request that arrives while the replica idles, with its clump."""
+    more = arriving.clump - 1.0
+    beside = terms.prompt**2 * (more * (1.0 + prompt_variance) + arriving.clump * more)
+    return _log_normal(own + terms.prompt * more, own_variance + beside)
+
+
 def _company(loop: OpenLoop, terms: StepTerms, law: StepLaw, arriving: Arriving) -> tuple[FloatArray, FloatArray]:
-    """Return mean and variance of the time that a request waits until prompts that arrived in its step are computed."""
+    """Return mean and variance of the time that a request waits for prompts that arrived in its step, while busy."""
     p, room, more = terms.prompt, terms.room, arriving.clump - 1.0
     met, met_square = law.square / law.mean, law.cube / law.mean
     # The rest of the step during which a request arrives (weighted by length: the inspection paradox), and the steps
     # that are already composed.
-    rest = loop.busy * (met / 2.0 + loop.steps_ahead * law.mean)
+    rest = met / 2.0 + loop.steps_ahead * law.mean
     rest_square = met_square / 3.0 + loop.steps_ahead * (met * law.mean + law.square)
-    rest_variance = np.maximum(loop.busy * rest_square - rest**2, 0.0)
+    rest_variance = np.maximum(rest_square - rest**2, 0.0)
     uneven, v = np.maximum(met_square - met**2, 0.0), loop.prompt_variance
     # Other prompts that arrived in the same step, up to the room of one step.
     rate = arriving.rate
-    beside = rate * met * loop.busy
+    beside = rate * met
     others = np.minimum(p * beside, room) + p * more
-    variance = p * p * (beside * (arriving.clump + v) + rate**2 * uneven * loop.busy)
+    variance = p * p * (beside * (arriving.clump + v) + rate**2 * uneven)
     variance = variance + p * p * (more * (1.0 + v) + arriving.clump * more)
-    variance = variance + loop.busy * rate * p * uneven
+    variance = variance + rate * p * uneven
     return rest + others, rest_variance + variance
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from energylens.predictor.load.arrivals import thinned_variation
 from energylens.predictor.load.occupancy import Overlap
 from energylens.predictor.load.steady import clumped
 from energylens.predictor.load.step_law import StepTerms
@@ -16,9 +17,13 @@ from energylens.records import dataclass
 
 COARSE = 6
 """Points at which a distribution function is evaluated before its quantiles are searched between two of them."""
-ROUNDS = 4
+ROUNDS = 6
 EDGE = 0.1
 """Margin of an interval: a search does not go nearer to its ends."""
+BURST_MEMORY = 2.5
+"""Rate at which bursty arrivals clump with growing arrivals per step, fitted to simulated gamma arrivals."""
+FARTHEST = 1e-6
+"""Least distance of a share from 0 and 1 whose odds are distinguished."""
 RARE = 1e-4
 """Probability of a wait for a place below which percentiles ignore it."""
 SMALLEST_ROOM = 16.0
@@ -94,6 +99,17 @@ def room_of(step_tokens: FloatArray, running: FloatArray, ranks: FloatArray, pro
     return np.asarray(np.maximum(step_tokens * ranks - running, SMALLEST_ROOM) / prompt_tokens)
 
 
+def clump_of(loop: OpenLoop, arrivals: FloatArray) -> FloatArray:
+    """Return variance / mean of the arrivals in a step: the longer the step, the more of a burst falls into it.
+
+    Args:
+        loop: The replicas.
+        arrivals: Mean arrivals in a step of a lane, shape (n,).
+    """
+    variation = thinned_variation(loop.arrival_variation, loop.lanes)
+    return np.asarray(1.0 + (variation - 1.0) * -np.expm1(-BURST_MEMORY * np.sqrt(arrivals)))
+
+
 def seconds_apart(loop: OpenLoop, sequences: FloatArray) -> FloatArray:
     """Return the seconds by which a mean step is longer if requests start one by one, shape (n,).
 
@@ -106,7 +122,10 @@ def seconds_apart(loop: OpenLoop, sequences: FloatArray) -> FloatArray:
         sequences: Running sequences of each replica, shape (n,).
     """
     starts = sequences / loop.lanes / loop.output_steps
-    apart = np.exp(-starts / clumped(starts)) - np.exp(-starts)
+    more = clump_of(loop, starts) - 1.0
+    # No request arrives in a step: a negative binomial number of them, in bursts fewer steps with more requests each.
+    alone = np.where(np.abs(more) > 1e-9, np.log1p(more) / np.where(np.abs(more) > 1e-9, more, 1.0), 1.0)
+    apart = np.exp(-starts / clumped(starts)) - np.exp(-starts * alone)
     return np.where(loop.lockstep > 1.0, 0.0, loop.terms.once * apart)
 
 
@@ -130,6 +149,8 @@ def solve(
 ) -> dict[float, FloatArray]:
     """Return the points at which a distribution function reaches given levels, by search in the logarithm.
 
+    The logarithm of the odds of a share is nearly a straight line where the share itself bends.
+
     Args:
         below: Function from seconds of shape (n,) to probabilities of shape (n,).
         low: Lower bound, s, shape (n,).
@@ -140,16 +161,17 @@ def solve(
     columns = np.arange(low.size)
     places = first + (last - first) * np.linspace(0.0, 1.0, COARSE + 2)[:, None]
     shares = np.stack([np.zeros_like(low), *(below(np.exp(place)) for place in places[1:-1]), np.ones_like(low)])
-    found = {}
+    found, odds = {}, _log_odds(shares)
     for level in levels:
+        goal = float(_log_odds(np.array(level)))
         upper = np.clip((shares < level).sum(axis=0), 1, COARSE + 1)
         a, b = places[upper - 1, columns], places[upper, columns]
-        at_a, at_b = shares[upper - 1, columns] - level, shares[upper, columns] - level
+        at_a, at_b = odds[upper - 1, columns] - goal, odds[upper, columns] - goal
         for _ in range(ROUNDS):
             # The value at an end that is kept twice is halved (the Illinois variant of regula falsi).
             middle = a - at_a * (b - a) / np.maximum(at_b - at_a, 1e-12)
             middle = np.clip(middle, a + EDGE * (b - a), b - EDGE * (b - a))
-            at = below(np.exp(middle)) - level
+            at = _log_odds(below(np.exp(middle))) - goal
             lower = at < 0.0
             at_a, at_b = np.where(lower, at, at_a / 2.0), np.where(lower, at_b / 2.0, at)
             a, b = np.where(lower, middle, a), np.where(lower, b, middle)
@@ -158,3 +180,9 @@ def solve(
     for level, higher in pairwise(sorted(levels)):
         found[higher] = np.maximum(found[higher], found[level])
     return found
+
+
+def _log_odds(shares: FloatArray) -> FloatArray:
+    """Return the logarithms of the odds of shares, same shape."""
+    inner = np.minimum(np.maximum(shares, FARTHEST), 1.0 - FARTHEST)
+    return np.asarray(np.log(inner / (1.0 - inner)))

@@ -17,16 +17,13 @@ import numpy.typing as npt
 from energylens.predictor.load.arrivals import thinned_variation
 from energylens.predictor.load.decoding import Decoding, Life, decoding
 from energylens.predictor.load.first_token import FirstTokens
-from energylens.predictor.load.loop import RARE, OpenLoop, room_of, seconds_apart, served_apart, solve
+from energylens.predictor.load.loop import RARE, OpenLoop, clump_of, room_of, seconds_apart, served_apart, solve
 from energylens.predictor.load.occupancy import MOST_GROWTH, MOST_HALTED, WEIGHTS, Occupancy, clusters, occupancy
 from energylens.predictor.load.queueing import PlaceWait, place_wait, queue_variation
 from energylens.predictor.load.step_law import Arriving, StepLaw, StepTerms, normal_share, step_law
 from energylens.predictor.load.step_work import grouped, third_moment
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 from energylens.records import dataclass
-
-BURST_MEMORY = 2.5
-"""Rate at which bursty arrivals clump with growing arrivals per step, fitted to simulated gamma arrivals."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,8 @@ def latencies(
     loop: OpenLoop, levels: Sequence[float], first_token_levels: Sequence[float], *, by_class: bool = False
 ) -> Latencies:
     """Return quantiles of steps and of TTFT, each at its own levels; with ``by_class``, also the TTFT of each class."""
-    clump = _clump(loop)
+    step = (loop.terms.decode + loop.terms.once) / np.maximum(1.0 - loop.lane_rate * loop.terms.prompt, 0.02)
+    clump = clump_of(loop, loop.lane_rate * step)
     # Lanes vary independently.
     spread = _spread(loop, loop.lanes)
     groups = grouped(loop.prompts)
@@ -59,7 +57,9 @@ def latencies(
     in_lane = lane.states(few.places / few.lanes)
     states = in_lane * few.lanes
     terms = _terms_at(few, states)
-    rate = few.lane_rate * lane.arrivals_at(in_lane, thinned_variation(few.arrival_variation, few.lanes))
+    # What clumps within steps is over before the sequences tell of it.
+    slow = thinned_variation(few.arrival_variation, few.lanes) - clump[unlike] + 1.0
+    rate = few.lane_rate * lane.arrivals_at(in_lane, slow)
     arriving = Arriving(rate, np.asarray(few.prompt_variance), clump[unlike], groups)
     law = step_law(arriving, terms)
     step = _step_quantiles(few, states, terms, law, levels)
@@ -91,17 +91,6 @@ def _life(loop: OpenLoop, law: StepLaw, around: Occupancy) -> Life:
         seconds=seconds,
         fullest=np.maximum(np.minimum(full, longest / law.mean), 1.0),
     )
-
-
-def _clump(loop: OpenLoop) -> FloatArray:
-    """Return variance / mean of the arrivals in a step: the longer the step, the more of a burst falls into it."""
-    within = (
-        loop.lane_rate
-        * (loop.terms.decode + loop.terms.once)
-        / np.maximum(1.0 - loop.lane_rate * loop.terms.prompt, 0.02)
-    )
-    variation = thinned_variation(loop.arrival_variation, loop.lanes)
-    return np.asarray(1.0 + (variation - 1.0) * -np.expm1(-BURST_MEMORY * np.sqrt(within)))
 
 
 def _spread(loop: OpenLoop, parts: FloatArray) -> Occupancy:

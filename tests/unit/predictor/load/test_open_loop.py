@@ -111,13 +111,19 @@ def test_replicas_without_requests_are_those_that_they_are_alone() -> None:
 
 
 def test_requests_that_start_one_by_one_take_more_steps_with_a_prompt_than_those_that_start_together() -> None:
-    alone, many = loop(1.0), loop(1.0, rate=1e-9)
+    alone, many = loop(1.0, bursts=1.0), loop(1.0, bursts=1.0, rate=1e-9)
     # 40 places and 100 steps: 0.4 starts per step, in clusters of 1.6.
     apart = np.exp(-0.4 / 1.6) - np.exp(-0.4)
     np.testing.assert_allclose(seconds_apart(alone, alone.places), 0.002 * apart)
     step = 40.0 / (22.0 * 100.0)
     np.testing.assert_allclose(served_apart(alone), 40.0 / (100.0 * (step + 0.002 * apart)))
     np.testing.assert_allclose(served_apart(many), served_apart(alone))
+    # In bursts fewer steps have any start: none with the probability of a negative binomial number.
+    bursts = loop(1.0)
+    clump = 1.0 + 3.0 * (1.0 - np.exp(-2.5 * np.sqrt(0.4)))
+    none = clump ** (-0.4 / (clump - 1.0))
+    np.testing.assert_allclose(seconds_apart(bursts, bursts.places), 0.002 * (np.exp(-0.4 / 1.6) - none))
+    np.testing.assert_allclose(served_apart(bursts), served_apart(loop(1.0, rate=1e-9)))
     # Ranks that step together are counted one by one already.
     together = loop(4.0, together=4.0)
     np.testing.assert_array_equal(served_apart(together), together.most)
