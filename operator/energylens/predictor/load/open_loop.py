@@ -43,8 +43,8 @@ def latencies(
     loop: OpenLoop, levels: Sequence[float], first_token_levels: Sequence[float], *, by_class: bool = False
 ) -> Latencies:
     """Return quantiles of steps and of TTFT, each at its own levels; with ``by_class``, also the TTFT of each class."""
-    step = (loop.terms.decode + loop.terms.once) / np.maximum(1.0 - loop.lane_rate * loop.terms.prompt, 0.02)
-    clump = clump_of(loop, loop.lane_rate * step)
+    each = (loop.terms.decode + loop.terms.once) / np.maximum(1.0 - loop.lane_rate * loop.terms.prompt, 0.02)
+    clump = clump_of(loop, loop.lane_rate * each)
     # Lanes vary independently.
     spread = _spread(loop, loop.lanes)
     groups = grouped(loop.prompts)
