@@ -227,3 +227,12 @@ def test_a_window_makes_a_plan_the_last_good_one_where_a_rollback_is_asked_for()
 def test_a_workload_that_runs_no_pods_yet_counts_none() -> None:
     assert written(observation(workload=None, pods=()))["replicas"] == 0
     assert written(observation(workload=workload(replicas=3)))["replicas"] == 3
+
+
+def test_a_window_without_a_plan_or_pods_is_of_no_plan() -> None:
+    assert "measured" not in written(observation(workload=None, pods=(), measurement=measured()))
+    none = PlanChoice(None, None, False, Reason.MODEL_UNKNOWN, "")
+    kept = written(after({"measured": MEASURED, "activeRevision": ACTIVE}, planning=none, measurement=measured()))
+    assert kept["measured"]["windowEnd"] == PAST
+    empty = measured(energy_joules=None)
+    assert "measured" not in written(after(written(observation()), measurement=empty))
