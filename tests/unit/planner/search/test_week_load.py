@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from energylens.api.llmdeployment import LLMDeployment
-from energylens.planner.search.week_load import HOURS, WeekLoad, at_peak
+from energylens.planner.search.week_load import HOURS, RateSpan, WeekLoad, at_peak
 
 WORKING_DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri"]
 
@@ -85,3 +85,26 @@ def test_a_constant_load_is_its_own_peak(make_deployment: Callable[..., LLMDeplo
     hours = [{"fromHour": 8, "toHour": 18, "requestsPerSecond": "7"}]
     peak = at_peak(make_deployment(workload=workload | {"profile": {"hours": hours}}))
     assert (peak.spec.workload.requests_per_second, peak.spec.workload.profile) == ("7", None)
+
+
+def test_a_span_names_the_day_and_the_hour_of_its_start() -> None:
+    assert [str(RateSpan(start, 1, "2")) for start in (0, 23, 24, 50, 144, 167)] == [
+        "Mon 00:00", "Mon 23:00", "Tue 00:00", "Wed 02:00", "Sun 00:00", "Sun 23:00"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("missing", ["profile", "requests_per_second"])
+def test_a_week_needs_a_profile_and_a_base_rate(make_deployment: Callable[..., LLMDeployment], missing: str) -> None:
+    workload = {"inputTokens": 300, "outputTokens": 400, "requestsPerSecond": "2"}
+    profile = {"timeZone": "UTC", "hours": [{"requestsPerSecond": "5"}]}
+    whole = make_deployment(workload=workload | {"profile": profile}).spec.workload
+    with pytest.raises(ValueError, match=r"a week needs workload\.profile and workload\.requestsPerSecond"):
+        WeekLoad.of(whole.model_copy(update={missing: None}))
+
+
+def test_hours_go_on_without_end_from_within_an_hour(make_deployment: Callable[..., LLMDeployment]) -> None:
+    found = load(make_deployment, {"requestsPerSecond": "5"})
+    begin = datetime(2026, 11, 27, 23, 59, 59, 999_999, tzinfo=UTC)
+    assert [moment.isoformat() for moment in islice(found.hours_from(begin), 3)] == [
+        "2026-11-27T23:59:59.999999+00:00", "2026-11-28T00:00:00+00:00", "2026-11-28T01:00:00+00:00"
+    ]  # fmt: skip
