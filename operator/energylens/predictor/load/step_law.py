@@ -202,5 +202,14 @@ def normal_share(x: FloatArray) -> FloatArray:
     Uses E. Page's logistic approximation (Applied Statistics 26, 1977), which takes a tenth of the time of an error
     function.
     """
-    # minimum and maximum take half of the time of clip on short arrays.
-    return np.asarray(1.0 / (1.0 + np.exp(np.minimum(np.maximum(-x * (1.5976 + 0.07056 * x * x), -300.0), 300.0))))
+    # In place: arrays of all states are so large that the kernel provides each temporary one page by page, which takes
+    # two thirds of the time. minimum and maximum take half of the time of clip on short arrays.
+    share = np.asarray(0.07056 * x)
+    share *= x
+    share += 1.5976
+    share *= -x
+    np.maximum(share, -300.0, out=share)
+    np.minimum(share, 300.0, out=share)
+    np.exp(share, out=share)
+    share += 1.0
+    return np.asarray(np.divide(1.0, share, out=share))
