@@ -38,7 +38,7 @@ def of_another_access(nodes: Sequence[GpuNode]) -> list[ExcludedNode]:
             (offered,) = node.access
             reason = (
                 f"its GPUs are allocated for {_WORDS[offered]}, but most GPUs of {node.product} for {_WORDS[way]}: the "
-                "pods of a plan use one of the two"
+                "pods of a plan use one of the two; to use these nodes, select them alone by spec.hardware.nodeSelector"
             )
             found.append(ExcludedNode(node.name, node.product, reason))
     return found

@@ -387,7 +387,7 @@ def test_the_pods_of_a_plan_get_gpus_in_one_way(
     left_out = of_another_access(everything)
     assert {node.name for node in found} | {node.name for node in left_out} == {node.name for node in everything}
     for node in left_out:
-        assert "the pods of a plan use one of the two" in node.reason
+        assert "the pods of a plan use one of the two; to use these nodes, select them alone" in node.reason
 
 
 def test_the_way_of_running_pods_stays_while_it_is_possible() -> None:
