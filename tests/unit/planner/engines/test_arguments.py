@@ -261,3 +261,60 @@ def test_vllm_takes_numbers_where_its_parser_does(argument: str) -> None:
         settings(argument).check()
     older = read_arguments((argument,), "VLLM", (0, 12, 0))
     assert older.problems == ()
+
+
+def test_options_of_a_front_end_are_given_too_where_they_are_kept() -> None:
+    args = ["--no-such-thing=1", "--nor-this", "2", "--max-num-seqs", "8"]
+    kept = read_arguments(args, "VLLM", (0, 33, 0), keep_unknown=True)
+    assert [(one.name, one.value) for one in kept.given] == [
+        ("--no-such-thing", "1"),
+        ("--nor-this", "2"),
+        ("--max-num-seqs", "8"),
+    ]
+    left = read_arguments(args, "VLLM", (0, 33, 0))
+    assert [(one.name, one.value) for one in left.given] == [("--max-num-seqs", "8")]
+    for found in (kept, left):
+        assert found.unresolved == ("--no-such-thing=1", "--nor-this")
+        assert found.problems[0].startswith("'--no-such-thing=1' is not an option of vLLM 0.33.0")
+    assert (kept.strays, left.strays) == ((), ("2",))
+
+
+@pytest.mark.parametrize(
+    ("argument", "unresolved"), [("-", ("-",)), ("8", ()), ("-8", ("-8",)), ("--max num seqs", ("--max num seqs",))]
+)
+def test_strays_that_look_like_options_are_unresolved(argument: str, unresolved: tuple[str, ...]) -> None:
+    found = read_arguments([argument, "--max-num-seqs", "8"], "VLLM", (0, 33, 0))
+    assert found.strays == (argument,)
+    assert found.unresolved == unresolved
+    assert found.value("--max-num-seqs") == "8"
+
+
+def test_options_of_an_unknown_version_keep_their_spelling() -> None:
+    found = read_arguments(["--new_thing", "5", "-x", "6", "--max-num-seqs=8"], "VLLM", (0, 99, 0))
+    assert [(one.spelling, one.value) for one in found.given] == [
+        ("--new-thing", "5"),
+        ("-x", "6"),
+        ("--max-num-seqs", "8"),
+    ]
+    assert found.unresolved == ("--new_thing", "-x")
+    assert found.problems == ()
+
+
+def test_a_switch_takes_no_value_and_an_option_needs_one() -> None:
+    found = read_arguments(["--enforce-eager=1", "--max-num-seqs", "--dtype", "half"], "VLLM", (0, 33, 0))
+    assert found.problems == (
+        "'--enforce-eager=1' takes no value; write --enforce-eager",
+        "'--max-num-seqs' needs a value",
+    )
+    assert found.value("--dtype") == "half"
+
+
+def test_a_value_in_braces_is_json_and_any_other_is_not() -> None:
+    found = read_arguments(["--hf-overrides", '{"a": 1}', "--served-model-name", "x"], "VLLM", (0, 33, 0))
+    assert found.parts == {"--hf-overrides": {"a": 1}}
+
+
+def test_at_most_four_spellings_of_an_ambiguous_prefix_are_listed() -> None:
+    (problem,) = read_arguments(["--enable-"], "VLLM", (0, 33, 0)).problems
+    assert problem.startswith("'--enable-' may be --enable-")
+    assert problem.count(", ") == 3

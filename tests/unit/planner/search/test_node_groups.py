@@ -38,6 +38,8 @@ def groups(found: ProductSpace, rows: list[int] | None = None, *, apart: bool = 
         ([(8, 1, 1), (8, 2, 1)], [(8, [0]), (4, [1])]),
         ([(4, 1, 1), (8, 2, 1)], [(4, [0, 1])]),
         ([(8, 2, 1)], [(4, [0])]),
+        ([(6, 1, 1), (8, 2, 1), (16, 2, 1)], [(4, [1]), (8, [0, 2])]),
+        ([(1, 1, 1)], [(8, [0])]),
     ],
 )
 def test_groups_are_of_the_nodes_that_replicas_see(
@@ -71,6 +73,11 @@ def test_the_candidates_of_fewest_gpus_are_kept_whole(most: int, left: dict[int,
     assert dict(zip(found.layouts.gpus.tolist(), found.last.tolist(), strict=True)) == left
     assert complete == gpus
     assert len(found) <= most
+
+
+def test_no_candidate_is_kept_where_one_is_too_many() -> None:
+    found, complete = space((1, 1, 5)).within(0)
+    assert (len(found), complete) == (0, 0)
 
 
 def test_candidates_count_their_replicas_from_the_first_to_the_last() -> None:
