@@ -136,6 +136,14 @@ def test_dominated_candidates_are_shown_for_what_they_are() -> None:
     assert order.tolist() == [1, 2, 3]
 
 
+def test_the_best_of_a_third_product_is_shown() -> None:
+    spec = asked(slo={}).spec
+    rows = candidates({"joules": 0.4}, {"joules": 0.5}, {"joules": 0.6}, {"joules": 0.7})
+    rows = replace(rows, products=("a", "b", "c"), product=np.array([0, 1, 2, 2]))
+    order, _ = frontier_rows(rows, build_constraints(rows, spec, (), ((8,),) * 3, None), 0, spec)
+    assert order.tolist() == [0, 1, 2]
+
+
 def shown(rows: Candidates, chosen: int, **spec: Any) -> list[int]:
     """Return the energies, mJ, of the alternatives, given all candidates as the frontier."""
     asked_for = asked(**spec).spec
@@ -163,6 +171,16 @@ def test_alternatives_are_the_best_by_each_interest() -> None:
     assert shown(broken, 2) == [300, 420, 430, 440, 450]
     late = replace(broken, itl_upper_ms=np.array([60.0, 61.0, 40.0, 40.0, 20.0, 40.0, 40.0, 70.0, 30.0]))
     assert shown(late, 2) == [300, 420, 430, 440, 460]
+
+
+def test_a_better_plan_is_of_interest_if_it_breaks_one_objective() -> None:
+    rows = candidates(*({"joules": joules / 1000} for joules in (300, 310, 320, 400)))
+    rows = replace(
+        rows,
+        itl_upper_ms=np.array([60.0, 60.0, 40.0, 40.0]),
+        ttft_upper_ms=np.array([900.0, 500.0, 900.0, 500.0]),
+    )
+    assert shown(rows, 3, slo={"itlMilliseconds": 50, "ttftMilliseconds": 600}) == [310, 320]
 
 
 def test_at_most_five_alternatives_are_shown() -> None:
