@@ -25,8 +25,10 @@ def application(
     async def metrics(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE_LATEST})
         await response.prepare(request)
-        async for part in page():
-            await response.write(part)
+        # An answer to HEAD has no body: on a kept connection, one would be read as the next answer.
+        if request.method != "HEAD":
+            async for part in page():
+                await response.write(part)
         return response
 
     async def healthz(request: web.Request) -> web.Response:
