@@ -129,6 +129,8 @@ def _margin(deployment: LLMDeployment, plan: PlanStatus) -> str:
     shown += ["ITL", *(name for name, limit in bounded.items() if limit is not None)]
     most, last = shown[:-1], shown[-1]
     start = f"  {', '.join(most)} and {last} are as predicted" if most else f"  {last} is as predicted"
+    if percent == 0:
+        return f"{start}; objectives are checked without a margin."
     if breach is not None:
         errors = "" if percent == 100 else f" with {percent} % of the usual errors"
         return f"{start}; the plan exceeds a bound of spec.slo with a chance of {breach} %{errors}."

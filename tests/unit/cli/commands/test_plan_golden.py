@@ -123,6 +123,24 @@ def live(document: dict[str, Any], **status: object) -> dict[str, Any]:
     return {**document, "metadata": metadata, "status": {**document["status"], **status}}
 
 
+@pytest.mark.parametrize(
+    ("percent", "said"),
+    [
+        (0, "; objectives are checked without a margin."),
+        (100, "; the plan exceeds a bound of spec.slo with a chance of 1 %."),
+        (200, " % with 200 % of the usual errors."),
+    ],
+)
+def test_the_chance_of_exceeding_a_bound_is_said_with_its_errors(
+    percent: int, said: str, arithmetic: Run, write: Write
+) -> None:
+    document = chat(slo={"percentile": "P50", "itlMilliseconds": 30}, planning={"safetyMarginPercent": percent})
+    result = arithmetic("plan", "-f", write("chat.yaml", document), "--inventory", write("pools.yaml", POOLS))
+    assert result.exit_code == 0, result.output
+    (line,) = [line for line in result.stdout.splitlines() if "as predicted" in line]
+    assert line.endswith(said)
+
+
 def test_the_running_plan_stays_where_the_best_one_saves_too_little(arithmetic: Run, write: Write) -> None:
     slo = {"percentile": "P50", "itlMilliseconds": 40}
     old = chat(slo=slo, hardware={"gpuProducts": ["H100"]})
