@@ -62,7 +62,8 @@ def test_rows_of_another_measurement_stay_and_those_of_another_subject_are_refus
     assert len(read_rows(out, SUBJECT)) == 1
     append(out, row_of(replace(SUBJECT, engine="vllm==0.25.0"), measured(8, 400.0), []))
     with pytest.raises(
-        RunRecordError, match=r"qwen-c8-300-400 has engine='vllm==0.25.0', and 'vllm==0.26.0' is measured"
+        RunRecordError,
+        match=r"run qwen-c8-300-400 has engine='vllm==0.25.0', this one 'vllm==0.26.0'; use another --name",
     ):
         read_rows(out, SUBJECT)
 

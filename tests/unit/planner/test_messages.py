@@ -255,7 +255,7 @@ def test_a_taint_that_is_borne_for_a_while_only(refuse: Refuse) -> None:
     tainted = ClusterSnapshot((GpuNode("a", H100, 8, taints=(Taint("spot", "", "NoExecute"),)),))
     brief = {"key": "spot", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}
     message = refuse(snapshot=tainted, hardware={"tolerations": [brief]}).message
-    assert "a taint that is not tolerated for good (tolerationSeconds): spot:NoExecute" in message
+    assert "a taint that is not tolerated without a time limit (tolerationSeconds): spot:NoExecute" in message
 
 
 def test_no_gpu_at_all(refuse: Refuse) -> None:

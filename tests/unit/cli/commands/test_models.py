@@ -277,6 +277,9 @@ def test_the_catalogue_agrees_with_what_is_published(name: str) -> None:
 
 
 NOTHING_PUBLISHED = {
+    "mistralai/Mistral-Large-3-675B-Base-2512",
+    "mistralai/Mistral-Large-3-675B-Instruct-2512",
+    "mistralai/Mistral-Large-3-675B-Instruct-2512-BF16",
     "MiniMaxAI/MiniMax-M3",
     "MiniMaxAI/MiniMax-M3-MXFP8",
     "Qwen/Qwen3.5-27B",
