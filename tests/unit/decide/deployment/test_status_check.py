@@ -262,6 +262,14 @@ def test_windows_are_counted_only_while_a_plan_is_verified() -> None:
         assert checked({**STATUS, "verification": {count: 1}})[1] == ("status.verification: 1 windows",)
 
 
+def test_each_followed_length_is_checked_though_the_other_is_absent() -> None:
+    for present, absent in (("inputTokens", "outputTokens"), ("outputTokens", "inputTokens")):
+        load = {name: value for name, value in STATUS["load"].items() if name != absent}
+        assert checked({**STATUS, "load": load})[1] == ()
+        wrong = {**load, present: {**load[present], "declaredTokens": 0}}
+        assert checked({**STATUS, "load": wrong})[1] == ("status.load: 0 tokens and 1 steps",)
+
+
 def test_conditions_keep_what_the_operator_may_have_said() -> None:
     (ready,) = STATUS["conditions"]
     foreign = {**ready, "type": "Synced"}
