@@ -155,6 +155,8 @@ EDGES: list[tuple[str, Any, Any]] = [
     ("plan.predicted.powerWatts", MOST, MOST + 1),
     ("plan.predicted.joulesPerOutputToken", LARGEST, BEYOND),
     ("plan.predicted.joulesPerOutputToken", "0", "-1"),
+    # Figures behind an absent one are checked, too.
+    ("plan.predicted.itlMilliseconds", 0, -1),
     ("plan.hash", PLAN["hash"], "c" * 16),
     ("schedule.startSeconds", 0, -1),
     ("schedule.startSeconds", MOST_START_SECONDS_STATED, MOST_START_SECONDS_STATED + 1),
