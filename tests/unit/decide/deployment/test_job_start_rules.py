@@ -335,6 +335,32 @@ def test_gpus_that_idle_until_the_deadline_count_where_the_job_keeps_them() -> N
     assert at(planned(hours_of(values), plan=idle, **long)) == 8 * HOUR - 400 * SECOND
 
 
+def test_a_start_a_second_later_is_a_later_start() -> None:
+    found = planned(hours_of([300.0] + [100.0] * 20, NOW - HOUR), now=NOW - SECOND)
+    assert found.message.startswith("starts at 2026-03-01T12:00:00Z: ")
+    assert "instead of" in found.message
+
+
+@pytest.mark.parametrize(("seconds", "reason"), [(0, "BestHours"), (1, "BestKnownHours")])
+def test_starts_that_are_not_compared_are_told_from_one_second_on(seconds: int, reason: str) -> None:
+    by = NOW + 20 * HOUR + (5200 - 4000 + seconds) * SECOND
+    assert planned(hours_of([100.0] * 20), by=by).reason == reason
+
+
+def test_a_planned_start_stays_at_the_edges_of_the_allowed_time() -> None:
+    last = planned(NO_FORECAST, waiting(BY - 5200 * SECOND))
+    first = planned(NO_FORECAST, waiting(NOW + 2 * HOUR), start={"notBefore": timestamp(NOW + 2 * HOUR)})
+    for found in (last, first):
+        assert "the planned start stays" in found.message
+
+
+def test_a_forecast_that_just_covers_the_planned_start_is_followed() -> None:
+    begins = planned(hours_of([100.0] * 16, NOW + 4 * HOUR), waiting())
+    ends = planned(hours_of([100.0] * 3), waiting(NOW + 3 * HOUR - 4000 * SECOND))
+    for found in (begins, ends):
+        assert found.reason in ("BestHours", "BestKnownHours")
+
+
 @pytest.mark.parametrize(
     ("after", "measured", "weight"),
     [
@@ -400,6 +426,7 @@ CREATED = "2026-03-01T11:00:00Z"
         (((CREATED, "2026-03-01T11:01:40Z"), (CREATED, "2026-03-01T11:03:20Z")), "Started", 200),
         (((CREATED, "2026-03-01T12:00:00Z"),) * 2, "Started", MOST_START_SECONDS),
         (((CREATED, "2026-03-01T12:00:01Z"),) * 2, "Started", None),
+        (((CREATED, "2026-03-01T11:00:01Z"),) * 2, "Started", 1),
         (((CREATED, CREATED),) * 2, "Started", None),
         ((("", "2026-03-01T11:01:40Z"),) * 2, "Started", None),
     ],

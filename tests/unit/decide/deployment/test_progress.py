@@ -345,6 +345,11 @@ def test_a_group_controller_that_reports_no_generation_has_acted_when_all_pods_a
     assert not seen()
 
 
+def test_groups_of_which_no_controller_said_that_they_are_ready_are_not() -> None:
+    live = {**GROUPED, "status": {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2}}
+    assert main_rollout(observation(workload=live, pods=(pod("a", group="0"), pod("b", group="1")))).ready == 0
+
+
 def grouped(reason: str, since: float, *, status: str = "True", running: str = HASH, **more: Any) -> Observation:
     """Return groups whose condition Progressing has had this reason for so many seconds."""
     said = {

@@ -51,6 +51,13 @@ def test_measured_figures_are_of_the_plan_that_runs(active: dict[str, Any] | Non
     assert ("measured" in found, "prediction" in found) == (is_kept, is_kept)
 
 
+def test_windows_of_another_plan_are_not_counted_on() -> None:
+    known = {"prediction": {"samples": 3}, "activeRevision": ACTIVE}
+    assert written(after(known, measurement=measured()))["prediction"]["samples"] == 4
+    other = {**known, "activeRevision": {**ACTIVE, "planHash": OTHER}}
+    assert written(after(other, measurement=measured()))["prediction"]["samples"] == 1
+
+
 def test_the_energy_of_the_period_is_in_watt_hours() -> None:
     account = EnergyAccount(
         period_start=PAST,
