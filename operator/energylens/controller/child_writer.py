@@ -118,8 +118,13 @@ class ChildWriter:
         return tuple(None if child is None else child.body for child in found)
 
     def removed(self, child: ChildKey) -> None:
-        """Forget the state of a child that the operator deleted, so that its re-creation does not count as a repair."""
+        """Forget the state of a child that the operator deleted.
+
+        Its re-creation does not count as a repair, and does not wait because a change of the deleted child was refused.
+        """
         self._held.pop(child, None)
+        self._refusals.pop(child, None)
+        self._retries.forget(child)
 
     def forget(self, key: Key) -> None:
         """Forget the children of a deleted deployment."""

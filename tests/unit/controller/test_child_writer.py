@@ -51,3 +51,14 @@ async def test_an_inference_pool_that_cannot_be_made_keeps_no_earlier_pods(refus
     )
     assert bool(written.refused) == bool(refused)
     assert written.complete == complete
+
+
+async def test_what_was_refused_is_written_immediately_once_the_operator_deleted_the_child() -> None:
+    cluster, key, service = Refusing(), ("team", "chat"), manifest("v1", "Service")
+    cluster.refused = "Service"
+    writer = ChildWriter(cluster, Store(), SystemClock(), Metrics())
+    assert (await writer.apply(key, [service])).refused
+    cluster.refused = ""
+    assert (await writer.apply(key, [service])).refused
+    writer.removed(("Service", *key))
+    assert not (await writer.apply(key, [service])).refused

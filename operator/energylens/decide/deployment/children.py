@@ -191,7 +191,9 @@ def _act(observed: Observation, plan: PlanStatus, model: ModelSpec) -> Children:
         return found
     leftover = plan.prefill is None and observed.prefill is not None
     stopped = observed.deployment.spec.is_stopped
-    first = replaced((observed.workload, observed.prefill), found.manifests, stopped=stopped)
+    # Without a plan for the spec, a workload that is deleted would not be made again.
+    replaceable = (observed.workload, observed.prefill) if stopped or observed.planning.good else ()
+    first = replaced(replaceable, found.manifests, stopped=stopped)
     names = {_name(body) for body in first}
     return replace(
         found,

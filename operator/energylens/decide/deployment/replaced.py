@@ -17,7 +17,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from energylens.decide.deployment.workloads import workload_revision
+from energylens.serving.metadata import APPLIED_HASH
 from energylens.serving.queues import KUEUE_PRIORITY, KUEUE_QUEUE
+
+DEFAULT_QUEUE = "default"
+"""If a namespace has a LocalQueue of this name, Kueue names the queue on every object that names none
+(LocalQueueDefaulting, ``pkg/controller/jobframework/defaults.go``)."""
 
 
 def replaced(
@@ -40,8 +45,15 @@ def replaced(
 
 
 def rejected(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Return whether Kueue rejects a change of a workload; False for a workload that never named a queue."""
-    queue, new_queue = _label(live, KUEUE_QUEUE), _label(wanted, KUEUE_QUEUE)
+    """Return whether Kueue rejects the operator's next write of a workload because of its queue or priority class.
+
+    A label that the operator did not write, as of a webhook, stays when the operator writes, so that it is no change.
+    """
+    written = _written(live)
+    if written and written == _written(wanted):
+        return False
+    queue = _label(live, KUEUE_QUEUE)
+    new_queue = _label(wanted, KUEUE_QUEUE) or (queue if queue == DEFAULT_QUEUE else "")
     priority, new_priority = _label(live, KUEUE_PRIORITY), _label(wanted, KUEUE_PRIORITY)
     if priority != new_priority and (not new_priority or (not priority and _ready(live))):
         return True
@@ -49,6 +61,10 @@ def rejected(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
         # By the operator's own label: a webhook that changes the template would otherwise cause this again and again.
         return queue != new_queue or (bool(queue) and workload_revision(live) != workload_revision(wanted))
     return queue != new_queue and (not new_queue or _ready(live))
+
+
+def _written(body: Mapping[str, Any]) -> str:
+    return str((body["metadata"].get("annotations") or {}).get(APPLIED_HASH, ""))
 
 
 def _label(body: Mapping[str, Any], name: str) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.decide.observations import deployment, observation, plan, workload
+from tests.unit.decide.observations import deployment, model, observation, plan, workload
 
 from energylens.decide.deployment.children import children
+from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.replaced import rejected, replaced
+from energylens.decide.reasons import Reason
+from energylens.serving.metadata import APPLIED_HASH
 
 QUEUE, PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
 
@@ -45,6 +48,11 @@ def body(kind: str = "Deployment", ready: int = 0, revision: str = "r1", **label
         ("LeaderWorkerSet", {"queue": "a"}, {"queue": "a", "revision": "r2"}, 0, True),
         ("LeaderWorkerSet", {}, {"revision": "r2"}, 0, False),
         ("Deployment", {"queue": "a"}, {"queue": "a", "revision": "r2"}, 2, False),
+        # Kueue names its queue "default" again where a namespace has one.
+        ("Deployment", {"queue": "default"}, {}, 0, False),
+        ("Deployment", {"queue": "default"}, {}, 1, False),
+        ("LeaderWorkerSet", {"queue": "default"}, {}, 0, False),
+        ("LeaderWorkerSet", {"queue": "default"}, {"revision": "r2"}, 0, True),
     ],
 )
 def test_changes_that_kueue_rejects(
@@ -79,3 +87,23 @@ def test_a_ready_deployment_is_never_deleted_for_its_queue() -> None:
     found = children(observation(workload=live))
     assert found.replaced == ()
     assert found.manifests[0]["kind"] == "Deployment"
+
+
+@pytest.mark.parametrize("queue", ["default", "of-the-site"])
+def test_a_queue_that_a_webhook_names_deletes_no_starting_workload(queue: str) -> None:
+    live = workload(plan(), ready=0)
+    live["metadata"]["labels"] = {**live["metadata"]["labels"], QUEUE: queue, PRIORITY: "low"}
+    found = children(observation(workload=live))
+    assert found.replaced == ()
+    assert found.manifests[0]["kind"] == "Deployment"
+
+
+@pytest.mark.parametrize(("suspend", "count"), [(False, 0), (True, 1)])
+def test_a_workload_that_would_not_be_made_again_is_deleted_only_to_stop_it(suspend: bool, count: int) -> None:
+    live = workload(plan(), ready=0)
+    live["metadata"]["labels"] = {**live["metadata"]["labels"], QUEUE: "a"}
+    live["metadata"]["annotations"] = {**live["metadata"]["annotations"], APPLIED_HASH: "before"}
+    planning = PlanChoice(plan(), model(), False, Reason.INSUFFICIENT_GPUS, "4 GPUs are missing")
+    found = children(observation(workload=live, planning=planning, deployment=deployment(suspend=suspend)))
+    assert found.acting
+    assert len(found.replaced) == count
