@@ -49,7 +49,7 @@ def _ready(observed: Observation, children: Children, state: RolloutProgress) ->
     if children.reason is Reason.START_SCHEDULED:
         return condition(observed, kind, "False", Reason.START_SCHEDULED, children.message)
     if not state.exists:
-        why = children.message or observed.planning.message
+        why = observed.refused or children.message or observed.planning.message
         return condition(observed, kind, "False", Reason.NOT_STARTED, why)
     plan = observed.planning.plan
     runs = next((p for p in (plan, observed.standing) if p is not None and p.hash == state.running_hash), None)
@@ -69,7 +69,9 @@ def _ready(observed: Observation, children: Children, state: RolloutProgress) ->
         return condition(observed, kind, "True", Reason.PODS_READY, text)
     if all_ready:
         # All required replicas are ready, possibly beside pods that still have to stop.
-        why = f"plan {plan.hash} is not applied yet" if behind and plan is not None else state.pending
+        why = state.pending
+        if behind and plan is not None:
+            why = f"plan {plan.hash} is not applied yet{observed.refused and f': {observed.refused}'}"
         text = f"plan {state.running_hash} is not rolled out yet: {why}"
     found = trouble(observed, state)
     if _only_scales(observed, state, behind=behind):

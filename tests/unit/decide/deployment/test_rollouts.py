@@ -265,9 +265,13 @@ def test_pods_of_several_nodes_behind_a_claim_of_one_are_told_of() -> None:
         ({"workload": workload(updated=1)}, "1 of 2 replicas are of the newest revision"),
         ({"workload": workload(replicas=3)}, "1 replica of the previous revision is not gone yet"),
         ({"workload": workload(plan("b" * 16))}, f"plan {'a' * 16} is not applied yet"),
+        (
+            {"workload": workload(plan("b" * 16)), "refused": "Deployment llama: denied; retrying"},
+            f"plan {'a' * 16} is not applied yet: Deployment llama: denied; retrying",
+        ),
         ({"outgoing": {"kind": "LeaderWorkerSet"}}, "the LeaderWorkerSet of the previous plan still exists"),
     ],
-    ids=["not seen", "old revision", "old pods", "behind", "other kind"],
+    ids=["not seen", "old revision", "old pods", "behind", "refused", "other kind"],
 )
 def test_ready_never_says_that_all_are_ready_while_it_is_false(changes: dict[str, Any], why: str) -> None:
     if "outgoing" in changes:
@@ -276,6 +280,11 @@ def test_ready_never_says_that_all_are_ready_while_it_is_false(changes: dict[str
     assert (ready.status, ready.reason) == ("False", Reason.PODS_NOT_READY)
     assert "2 of 2" not in ready.message
     assert ready.message.endswith(f"is not rolled out yet: {why}")
+
+
+def test_ready_says_why_the_first_workload_was_not_made() -> None:
+    ready = conditions(observation(workload=None, pods=(), refused="Deployment llama: denied; retrying"))["Ready"]
+    assert (ready.reason, ready.message) == (Reason.NOT_STARTED, "Deployment llama: denied; retrying")
 
 
 SEVERAL = plan(nodes_per_replica=2, tensor_parallel=16, gpus=16, replicas=1)
