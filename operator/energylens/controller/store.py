@@ -190,11 +190,14 @@ class Store:
         return [key for key in self.deployments if key[0] == name]
 
     def put_child(self, kind: str, body: Body, deleted: bool) -> Key | None:
-        """Take a child; return the key of its LLMDeployment when there is something to do."""
+        """Take a child; return the key of its LLMDeployment when there is something to do.
+
+        A child that lost its label is told to the LLMDeployment that the label named.
+        """
         metadata = body["metadata"]
-        owner = (metadata.get("labels") or {}).get(OWNER_LABEL)
         child_key = (kind, metadata["namespace"], metadata["name"])
         old = self.children.get(child_key)
+        before = None if old is None else _owner(old.body)
         if deleted:
             if not is_same_object(body, old.body if old is not None else None):
                 return None
@@ -203,9 +206,9 @@ class Store:
             return None
         else:
             self.children[child_key] = Child(PackedObject(trim_child(body), kind, *identity_of(body)))
-        key = (metadata["namespace"], owner) if owner else None
-        self._child_changed(child_key, key)
-        return key
+        owner = _owner(body)
+        self._child_changed(child_key, before, owner)
+        return owner or before
 
     def put_node(self, body: Body, deleted: bool) -> None:
         """Take a node."""
@@ -273,15 +276,17 @@ class Store:
     def drop_child(self, kind: str, namespace: str, name: str) -> None:
         """Forget a child that was deleted just now."""
         old = self.children.pop((kind, namespace, name), None)
-        self._child_changed((kind, namespace, name), None if old is None else _owner(old.body))
+        self._child_changed((kind, namespace, name), None if old is None else _owner(old.body), None)
 
-    def _child_changed(self, child: ChildKey, owner: Key | None) -> None:
+    def _child_changed(self, child: ChildKey, before: Key | None, owner: Key | None) -> None:
         kind, namespace, name = child
-        if kind == RESOURCE_CLAIM_TEMPLATE.kind and owner is not None:
-            names = self._claim_templates.setdefault(owner, set())
-            (names.add if child in self.children else names.discard)(child)
-            if not names:
-                del self._claim_templates[owner]
+        if kind == RESOURCE_CLAIM_TEMPLATE.kind:
+            if before is not None:
+                self._claim_templates[before].discard(child)
+                if not self._claim_templates[before]:
+                    del self._claim_templates[before]
+            if owner is not None and child in self.children:
+                self._claim_templates.setdefault(owner, set()).add(child)
         if kind == "Deployment":
             self.deployment_changed((namespace, name))
         # One with a suffix may be the Deployment of an LLMDeployment of that name, too.

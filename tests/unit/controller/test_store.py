@@ -218,6 +218,32 @@ def test_a_child_concerns_the_deployment_that_it_is_labelled_with(store: Store) 
     assert ("Deployment", "team", "llama") not in store.children
 
 
+def test_a_child_that_loses_its_label_is_told_to_the_deployment_that_it_named() -> None:
+    store = Store()
+    store.put_child("Deployment", child(1), deleted=False)
+    assert store.put_child("Deployment", child(2, owner=None), deleted=False) == KEY
+    assert store.put_child("Deployment", child(3, owner=None), deleted=False) is None
+
+
+@pytest.mark.parametrize("relabelled", ["other", None])
+@pytest.mark.parametrize("dropped", [False, True])
+def test_a_claim_template_is_of_the_deployment_that_its_label_names_now(relabelled: str | None, dropped: bool) -> None:
+    kind, store = "ResourceClaimTemplate", Store()
+    store.put_child(kind, child(1), deleted=False)
+    store.put_child(kind, child(1, name="second"), deleted=False)
+    store.put_child(kind, child(2, owner=relabelled), deleted=False)
+
+    def owned(name: str) -> list[str]:
+        return [body["metadata"]["name"] for body in store.claim_templates(("team", name))]
+
+    assert (owned("llama"), owned("other")) == (["second"], ["llama"] if relabelled else [])
+    if dropped:
+        store.drop_child(kind, "team", "llama")
+    else:
+        store.put_child(kind, child(3, owner=relabelled), deleted=True)
+    assert (owned("llama"), owned("other")) == (["second"], [])
+
+
 def test_the_workload_of_another_one_is_not_taken_for_its_own_by_its_name(store: Store) -> None:
     store.put_child("Deployment", child(1, owner="other"), deleted=False)
     assert store.workloads(KEY).bodies == ()
