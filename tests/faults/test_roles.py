@@ -339,9 +339,15 @@ async def test_sglangs_pods_of_one_cache_only_run_together_and_stop_at_once() ->
 async def test_sglangs_roles_are_not_adopted_where_that_would_interrupt_serving() -> None:
     world = await serving(together(engine=SGLANG))
     plan = world.status()["plan"]["hash"]
-    world.cluster.put(spec(engine=SGLANG, planning={"disaggregation": "Follow", "replan": {"cooldownSeconds": 0}}))
+    followed: dict[str, Any] = {"disaggregation": "Follow", "replan": {"cooldownSeconds": 0}}
+    world.cluster.put(spec(engine=SGLANG, planning=followed))
     await world.settle()
     planned = world.condition("PlanReady")
     assert (world.status()["plan"]["hash"], planned["reason"]) == (plan, "KeepingRunningPlan")
     assert "decode replicas of SGLang process no prompts" in planned["message"]
     assert set(roles(world)) == {"none"}
+    for suspend in (True, False):
+        world.cluster.put(spec(engine=SGLANG, planning=followed, suspend=suspend))
+        await world.settle()
+    assert set(roles(world)) == {"prefill", "decode"}
+    assert world.condition("Ready")["status"] == "True", world.condition("Ready")

@@ -271,7 +271,8 @@ class JobStartStatus(ApiModel):
     )
     start_hash: str = Field(
         default="",
-        description="Hash of the model, the engine and the GPU product with which startSeconds was measured.",
+        description="Hash of the model, the engine, the GPU product and the layout with which startSeconds was "
+        "measured.",
     )
     inputs_hash: str = Field(default="", description="Hash of the forecast, the job and its plan.")
 

@@ -134,6 +134,8 @@ def adopt_what_pays(question: PolicyInput) -> PlanChoice | None:
             pinned = adoption.pinned_to(asked, current, case.gpus)
             running = pinned if isinstance(pinned, str) else case.plan(pinned)
     since, now = case.inputs.adopted_at, case.inputs.now
+    # Without pods there is nothing to interrupt.
+    serving = None if asked.spec.is_stopped or asked.status.active_revision is None else current
     decision = adoption.decide(
         current,
         result,
@@ -144,7 +146,7 @@ def adopt_what_pays(question: PolicyInput) -> PlanChoice | None:
         cost=adoption.switch_cost(result.plan, float(weight_bytes(case.model)), case.gpus[result.plan.gpu_product]),
         # The plan was rolled back for the current spec, whatever the followed load.
         rejected=rollback.rejected_for(case.inputs.deployment),
-        interrupts=interrupts(asked.spec.engine.type, current, result.plan),
+        interrupts=interrupts(asked.spec.engine.type, serving, result.plan),
     )
     if decision.adopt:
         return _adopted(question, decision.plan, decision.reason, decision.message, result)
