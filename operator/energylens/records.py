@@ -32,10 +32,14 @@ _PARAMETERS = "__dataclass_params__"
 
 
 def record(cls: type[T]) -> type[T]:
-    """Return a class as ``dataclasses.dataclass(frozen=True)`` returns it; fields of type ``InitVar`` are unsupported.
+    """Return a class as ``dataclasses.dataclass(frozen=True)`` returns it.
+
+    Objects are equal if the tuples of their fields are, as in ``dataclasses`` up to Python 3.12. From 3.13 on,
+    ``dataclasses`` compares field by field, so that an object with NaN is no longer equal to its copy.
 
     Raises:
-        TypeError: ``dataclasses`` would refuse the class, such as one with a field without default after one with.
+        TypeError: ``dataclasses`` would refuse the class, such as one with a field without default after one with, or
+            the class has a field of type ``InitVar``.
     """
     if any(dataclasses.is_dataclass(base) for base in cls.__mro__[1:]):
         # `dataclasses` collects the fields of a class with frozen bases only if it also compiles methods.
@@ -44,6 +48,7 @@ def record(cls: type[T]) -> type[T]:
     made: Any = dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
     setattr(cls, _PARAMETERS, getattr(_Frozen, _PARAMETERS))
     fields = dataclasses.fields(made)
+    _check_init_vars(made)
     compared = _values([f.name for f in fields if f.compare])
     hashed = _values([f.name for f in fields if (f.compare if f.hash is None else f.hash)])
     methods: dict[str, Any] = {"__repr__": _repr([f.name for f in fields if f.repr]), "__eq__": _equal(compared)}
@@ -54,8 +59,8 @@ def record(cls: type[T]) -> type[T]:
         if name in own:
             raise TypeError(f"Cannot overwrite attribute {name} in class {cls.__name__}")
     methods = {name: method for name, method in methods.items() if name not in own}
-    # In a class with an `__eq__` of its own, Python sets `__hash__` to None.
-    if own.get("__hash__") is None:
+    # In a class with an `__eq__` of its own, Python sets `__hash__` to None. Elsewhere the class itself says so.
+    if "__hash__" not in own or (own["__hash__"] is None and "__eq__" in own):
         methods["__hash__"] = _hash(hashed)
     for name, method in methods.items():
         method.__name__, method.__qualname__ = name, f"{cls.__qualname__}.{name}"
@@ -67,12 +72,23 @@ def _first_init(cls: Any, fields: Sequence[dataclasses.Field[Any]]) -> Any:
     """Return an ``__init__`` that compiles the one of the class, and puts it in its place."""
     _check_order(cls, fields)
 
-    def init(self: object, *args: object, **kwargs: object) -> None:
-        # Of two threads that get here, each sets an equal function.
-        cls.__init__ = _compiled_init(cls, fields)
-        cls.__init__(self, *args, **kwargs)
+    def init(self: object, /, *args: object, **kwargs: object) -> None:
+        compiled = _compiled_init(cls, fields)
+        # Of two threads that get here, each sets an equal function. A function that wraps this one stays.
+        if vars(cls)["__init__"] is init:
+            cls.__init__ = compiled
+        compiled(self, *args, **kwargs)
 
     return init
+
+
+def _check_init_vars(cls: Any) -> None:
+    """Refuse fields of type ``InitVar``, which are no fields of the object, so that ``__init__`` would lack them."""
+    for name, each in cls.__dataclass_fields__.items():
+        if repr(getattr(each, "_field_type", None)) == "_FIELD_INITVAR":
+            raise TypeError(
+                f"field {name!r} of {cls.__name__} is an InitVar, which energylens.records does not support"
+            )
 
 
 def _check_order(cls: type, fields: Sequence[dataclasses.Field[Any]]) -> None:

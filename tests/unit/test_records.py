@@ -97,9 +97,18 @@ def test_the_signature_and_the_code_of_init_are_those_of_dataclasses() -> None:
 def test_equality_and_hash_are_those_of_the_tuple_of_fields(made: Callable[[type], Any], count: int) -> None:
     names = "ab"[:count]
     cls = made(type("Some", (), {"__annotations__": dict.fromkeys(names, "object"), "__doc__": "."}))
-    values = (math.nan, "v")[:count]
+    values = (1.5, "v")[:count]
     assert cls(*values) == cls(*values)
     assert hash(cls(*values)) == hash(values)
+    assert cls(*values) in {cls(*values)}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_object_with_nan_equals_its_copy_under_every_python(count: int) -> None:
+    names = "ab"[:count]
+    cls: Any = record(type("Some", (), {"__annotations__": dict.fromkeys(names, "object"), "__doc__": "."}))
+    values = (math.nan, "v")[:count]
+    assert cls(*values) == cls(*values)
     assert cls(*values) in {cls(*values)}
 
 
@@ -139,6 +148,49 @@ def test_own_hash_stays(made: Callable[[type], Any]) -> None:
             return 5
 
     assert hash(made(Own)(1)) == 5
+
+
+@BOTH
+def test_a_class_may_refuse_hashes(made: Callable[[type], Any]) -> None:
+    class Own:
+        """Without a hash."""
+
+        x: int
+        __hash__ = None  # type: ignore[assignment]
+
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(made(Own)(1))
+
+
+@BOTH
+def test_a_field_may_be_called_self(made: Callable[[type], Any]) -> None:
+    cls = made(type("Some", (), {"__annotations__": {"self": "int"}, "__doc__": "."}))
+    assert cls(self=3) == cls(3)
+
+
+@BOTH
+def test_what_wraps_the_first_init_sees_every_object(made: Callable[[type], Any]) -> None:
+    cls, seen = made(plain()), list[object]()
+    wrapped = cls.__init__
+
+    def counting(self: object, *args: object) -> None:
+        seen.append(args)
+        wrapped(self, *args)
+
+    cls.__init__ = counting
+    assert [cls(x).x for x in (1, 2, 3)] == [1, 2, 3]
+    assert seen == [(1,), (2,), (3,)]
+
+
+def test_init_vars_are_refused() -> None:
+    class Some:
+        """With a default, so that objects could be made without."""
+
+        x: int
+        start: dataclasses.InitVar[int] = 3  # type: ignore[assignment]
+
+    with pytest.raises(TypeError, match="field 'start' of Some is an InitVar"):
+        record(Some)
 
 
 @BOTH
