@@ -212,7 +212,7 @@ RULES = (
             }
         },
         "spec.workload.speculative",
-        ("draftModelMillionParameters (500)", "method is EAGLE"),
+        ("draftModelMillionParameters (500)", "method is EAGLE; leave draftModelMillionParameters out"),
     ),
     Bad({"spec.energy.powerCap": {"mode": "Fixed"}}, "spec.energy.powerCap", ("mode Fixed needs wattsPerGPU",)),
     Bad(

@@ -25,7 +25,7 @@ def _draft_model_size(speculative: Speculative) -> str | None:
     if speculative.method not in (None, "DraftModel") and millions is not None:
         return (
             f"draftModelMillionParameters ({millions}) is for method DraftModel, and method is {speculative.method}; "
-            "leave the parameters out"
+            "leave draftModelMillionParameters out"
         )
     return None
 
@@ -35,8 +35,8 @@ _DRAFT_MODEL_SIZE = Rule(
     cel="!has(self.method) || (self.method == 'DraftModel') == has(self.draftModelMillionParameters)",
     message_cel="self.method == 'DraftModel' ? "
     "'method DraftModel needs draftModelMillionParameters: its parameters in millions' : "
-    "'draftModelMillionParameters (%s) is for method DraftModel, and method is %s; leave the parameters out'.format("
-    "[self.draftModelMillionParameters, self.method])",
+    "'draftModelMillionParameters (%s) is for method DraftModel, and method is %s; "
+    "leave draftModelMillionParameters out'.format([self.draftModelMillionParameters, self.method])",
     check=_draft_model_size,
 )
 
