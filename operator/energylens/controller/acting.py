@@ -306,8 +306,8 @@ class Acting:
         if not await self._comes_in():
             changed.set()
             return
-        if watched_before:
-            # The store still has objects that were deleted while no watch was running.
+        if watched_before or self._process.health.heartbeats.has_listed_again:
+            # The store still has objects that were deleted while no watch was running, or between two lists.
             await self._until_done(self._sweeper.sweep, LISTING)
         await self._budget_looks.before_passes()
         if all_anew:

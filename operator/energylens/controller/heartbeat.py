@@ -28,6 +28,8 @@ class Heartbeats:
         self._clock = clock
         self._heard: dict[str, float] = {}
         self._began = clock.monotonic()
+        self._lists: dict[str, int] = {}
+        """How often each list was begun, by URL path."""
         self._sessions: list[aiohttp.ClientSession] = []
 
     def asked(self, path: str) -> None:
@@ -44,9 +46,19 @@ class Heartbeats:
         self._began = self._clock.monotonic()
 
     def clear(self) -> None:
-        """Forget all watches, because others begin or the cause of their silence has passed."""
+        """Forget all watches and lists, because others begin."""
         self._heard.clear()
+        self._lists.clear()
         self._began = self._clock.monotonic()
+
+    def listed(self, path: str) -> None:
+        """Record that the list before a watch is begun."""
+        self._lists[path] = self._lists.get(path, 0) + 1
+
+    @property
+    def has_listed_again(self) -> bool:
+        """Whether a list was made twice: nothing tells what went between a list that broke off and the next one."""
+        return any(count > 1 for count in self._lists.values())
 
     def excuse(self, since: float) -> None:
         """Count no silence from ``since`` until now, monotonic s: it had a cause that a restart would not remove.
@@ -131,8 +143,11 @@ def _heard_session(heartbeats: Heartbeats, **arguments: Any) -> aiohttp.ClientSe
             return response
 
     async def started(session: Any, context: Any, request: aiohttp.TraceRequestStartParams) -> None:
+        query = request.url.query
         if _is_watch(request.url):
             heartbeats.asked(request.url.path)
+        elif "limit" in query and "continue" not in query:
+            heartbeats.listed(request.url.path)
 
     async def failed(session: Any, context: Any, request: aiohttp.TraceRequestExceptionParams) -> None:
         # kopf abandons a watch without any answer by cancellation or time-out.
