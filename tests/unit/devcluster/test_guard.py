@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from energylens_dev.devcluster import eventually, guarded
+from energylens_dev.devcluster import DevClusterError, eventually, guarded
 from energylens_dev.devcluster.processes import Processes, start_identity
 from energylens_dev.devcluster.state import StateDirectory
 
@@ -60,3 +60,11 @@ def test_a_cluster_that_never_was_or_has_gone_is_none_to_remove(tmp_path: Path) 
     with guarded(tmp_path / "cluster"):
         pass
     assert not (tmp_path / "cluster").exists()
+
+
+def test_a_cluster_that_cannot_be_removed_fails_the_block(tmp_path: Path) -> None:
+    records = StateDirectory(tmp_path / "cluster").records
+    records.mkdir(parents=True)
+    (records / "etcd.json").write_text("{")
+    with pytest.raises(DevClusterError, match="was not removed"), guarded(tmp_path / "cluster"):
+        pass

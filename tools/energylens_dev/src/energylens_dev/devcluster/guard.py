@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from energylens_dev.devcluster.errors import DevClusterError
+
 # Nothing else is imported while it waits: it costs a few megabytes and no processor time.
 _WAIT = """
 import sys
@@ -29,8 +31,13 @@ def guarded(directory: Path) -> Iterator[None]:
 
     Args:
         directory: Need not exist yet.
+
+    Raises:
+        DevClusterError: At the end of the block, when the cluster was not removed.
     """
     command = [sys.executable, "-c", _WAIT, str(directory.absolute())]
     # In a session of its own, so that a Ctrl-C at the terminal does not reach it. Other children do not get the pipe.
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as guard:
         yield
+    if guard.returncode:
+        raise DevClusterError(f"the cluster in {directory} was not removed (exit code {guard.returncode})")
