@@ -1,8 +1,9 @@
 """The rules that a plan must satisfy, each as a mask over the candidates.
 
-Latencies and the energy objective are checked with the safety margin, by default the upper end of the 80 % interval:
-predictions without bias would break half of the objectives that they just meet. Power is checked without the margin,
-since budgets add up the predicted power of many deployments, whose errors average out.
+Latencies and the energy objective are checked with the safety margin, since predictions without bias would break half
+of the objectives that they just meet. By default, energy is checked at the upper end of the 80 % interval, and latency
+at `ranking.LATENCY_SHARE` of the distance to that end. Power is checked without the margin, since budgets add up the
+predicted power of many deployments, whose errors average out.
 """
 
 from __future__ import annotations
