@@ -38,7 +38,7 @@ class PredictedFigures(ApiModel):
         default=None,
         description="Chance that a latency exceeds its bound in spec.slo, from the errors of predictions of measured "
         "runs, %, rounded up; absent if the plan does not depend on it: without such a bound, with energy.objective "
-        "MinimizeGPUs, and with separate prefill.",
+        "MinimizeGPUs, with planning.safetyMarginPercent 0, and with separate prefill.",
     )
     end_to_end_milliseconds: int | None = Field(
         default=None,

@@ -18,6 +18,9 @@ from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.constraints import LATENCIES, Constraint
 from energylens.planner.search.ranking import LARGEST_BREACH, LATENCY_SHARE, breach_chance
 
+_NOISE = 1e-4
+"""Excess over the largest chance that may be a rounding error of the latency or of `LATENCY_SHARE`."""
+
 
 def latency_share(objective: Objective) -> float:
     """Return the share of the safety margin that a latency must keep below its bound."""
@@ -29,6 +32,9 @@ def breach_percent(rows: Candidates, i: int, spec: LLMDeploymentSpec) -> int | N
     slo = spec.slo
     bounds = (slo.ttft_milliseconds, slo.itl_milliseconds, slo.tpot_milliseconds, slo.end_to_end_milliseconds)
     if spec.energy.objective == "MinimizeGPUs" or rows.role != "aggregated" or not any(bounds):
+        return None
+    if spec.planning.safety_margin_percent == 0:
+        # Predictions count as certain, which says nothing about the chance.
         return None
     return describe.percent_up(float(rows.breach_chance[i]))
 
@@ -61,8 +67,8 @@ def with_breach(rows: Candidates, spec: LLMDeploymentSpec) -> Candidates:
     if not chances:
         return replace(rows, breach_chance=np.zeros(len(rows)))
     most = np.max(chances, axis=0)
-    # Rounding to whole milliseconds may reject a candidate just below the limit, or accept one just above.
-    return replace(rows, breach_chance=np.where(most <= LARGEST_BREACH, most, 0.0))
+    # The objectives ignore noise in the last digits, so a candidate just above the largest chance may be accepted.
+    return replace(rows, breach_chance=np.where(most <= LARGEST_BREACH + _NOISE, np.minimum(most, LARGEST_BREACH), 0.0))
 
 
 def with_limit(rows: Candidates, spec: LLMDeploymentSpec, constraint: Constraint, limit: int | None) -> Candidates:

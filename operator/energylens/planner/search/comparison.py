@@ -49,10 +49,8 @@ def by_risk(rows: Candidates, i: int, winners: Candidates, j: int, objective: Ob
     if risky > certain:
         chance, its = float(rows.breach_chance[i]), float(winners.breach_chance[j])
         if chance > its and risky / float(breach_factor(rows.breach_chance[i])) <= certain:
-            return (
-                f"{text}, but breaks spec.slo with a chance of {describe.percent_up(chance)} % instead of "
-                f"{describe.percent_up(its)} %"
-            )
+            own_chance, other_chance = describe.two_percents(chance, its)
+            return f"{text}, but breaks spec.slo with a chance of {own_chance} % instead of {other_chance} %"
         return f"{text}, but {describe.compared(risky, certain, what)} including its risk: {_reason(rows, i)}"
     if worse is None:
         return text

@@ -35,6 +35,15 @@ def percent_up(share: float) -> int:
     return up(100.0 * share)
 
 
+def two_percents(share: float, other: float) -> tuple[str, str]:
+    """Return two shares as percentages, rounded up, with as many digits as show their difference, at most three."""
+    for digits in range(4):
+        first, second = (up(100.0 * each * 10**digits) / 10**digits for each in (share, other))
+        if first != second:
+            break
+    return f"{first:.{digits}f}", f"{second:.{digits}f}"
+
+
 def above(name: str, predicted_ms: float, upper_ms: float, limit_ms: int) -> str:
     """Return why a latency breaks its objective, with the prediction and the bound with the safety margin.
 

@@ -63,6 +63,24 @@ def test_no_chance_counts_without_bounds_or_where_gpus_are_counted(asked: LLMDep
     assert breach_percent(rows, 0, asked) is None
 
 
+def test_predictions_that_count_as_certain_have_no_chance() -> None:
+    asked = spec(itlMilliseconds=30)
+    certain = asked.model_copy(update={"planning": asked.planning.model_copy(update={"safety_margin_percent": 0})})
+    assert breach_percent(with_breach(bounded([25.0], [25.0]), certain), 0, certain) is None
+
+
+def test_the_largest_chance_counts_where_rounding_accepts_a_candidate() -> None:
+    end = 20.0 + (10.0 + 4e-7) / LATENCY_SHARE
+    rows = with_breach(bounded([20.0], [end]), spec(itlMilliseconds=30))
+    assert rows.breach_chance == pytest.approx([LARGEST_BREACH])
+
+
+def test_chances_that_look_equal_get_more_digits() -> None:
+    rows = with_breach(bounded([25.0, 25.01], [30.0, 30.01], [0.4, 0.3999]), spec(itlMilliseconds=30))
+    text: Any = by_risk(rows, 1, rows, 0, "MinimizeEnergy")
+    assert text.endswith("but breaks spec.slo with a chance of 10.04 % instead of 10.01 %")
+
+
 def test_the_objective_that_is_broken_most_easily_decides() -> None:
     rows = bounded([10.0], [12.0])
     rows = replace(rows, tpot_ms=np.array([25.0]), tpot_upper_ms=np.array([25.0 + LATENCY_SHARE * 5.0]))
