@@ -154,6 +154,13 @@ def test_options_go_by_version(argument: str, version: tuple[int, ...], gone: bo
     assert bool(read_arguments([argument], "VLLM", version).problems) is gone
 
 
+def test_an_argument_of_earlier_sglang_is_refused_where_its_parser_lacks_it() -> None:
+    argument = "--collect-tokens-histogram"
+    problems = read_arguments([argument], "SGLang", SGLANG).problems
+    assert problems == (f"'{argument}' is not an option of SGLang 0.5.23; remove it",)
+    assert not read_arguments([argument], "SGLang", (0, 5, 9)).problems
+
+
 def test_sglang_does_not_take_underscores_for_dashes() -> None:
     problems = read_arguments(["--mem_fraction_static=0.8"], "SGLang", SGLANG).problems
     assert problems == (
