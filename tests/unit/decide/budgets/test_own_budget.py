@@ -127,6 +127,7 @@ def test_the_figures_are_those_of_a_budget_with_one_member() -> None:
         None,
     )
     assert own_status(DAY, None, 700, None).used_percent is None
+    assert own_status(DAY, account(predicted_joules=36_000), 700, None).predicted_watt_hours == 10
 
 
 @pytest.mark.parametrize(
@@ -159,4 +160,5 @@ def test_another_account_replaces_the_one_in_the_status() -> None:
     found = with_account(body, account())["status"]
     assert found["plan"] == 1
     assert found["energyAccount"]["measuredJoules"] == 36_000
+    assert "notMeasuredSince" not in found["energyAccount"]
     assert with_account({"status": None}, None) == {"status": {}}

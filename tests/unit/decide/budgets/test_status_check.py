@@ -116,6 +116,18 @@ def test_an_account_of_no_known_time_or_energy_is_counted_from_the_start() -> No
     assert found["ledger"][0]["accountedUntil"] == START
 
 
+def test_an_amount_that_an_impossible_account_lacks_is_none() -> None:
+    known = {name: value for name, value in ACCOUNT.items() if name != "milligrams"}
+    found, _ = checked(ledger=[{**known, "accountedUntil": TOO_FAR}])
+    assert found["ledger"] == [{**ACCOUNT, "milligrams": 0, "accountedUntil": STAMP}]
+
+
+def test_members_without_counted_energy_have_used_none() -> None:
+    idle = {name: value for name, value in MEMBER.items() if name != "usedWattHours"}
+    members = [{**idle, "name": f"m{at}"} for at in range(10)]
+    assert checked(members=members, ledger=[], history=[], usedWattHours=None)[1] == ()
+
+
 @pytest.mark.parametrize("account", [{"uid": ""}, {"uid": 5}, {}, "nonsense"])
 def test_an_account_of_nobody_is_dropped(account: Any) -> None:
     found, (line,) = checked(ledger=[account, ACCOUNT])
@@ -174,6 +186,9 @@ def test_a_period_that_the_ledger_contradicts_is_put_right() -> None:
     assert checked(periodStart=stale, generation=3)[1] == ()
     assert checked(periodStart=None)[1] == ()
     assert checked(periodStart=stale, ledger=[])[1] == ()
+    # One account of this period is enough: a member without pods is counted no further.
+    idle = {**before, "uid": "u2", "name": "idle"}
+    assert checked(periodStart=stale, ledger=[ACCOUNT, idle])[0]["periodStart"] == START
 
 
 def test_energy_of_another_period_is_not_missing_in_this_one() -> None:

@@ -1,0 +1,71 @@
+"""What shedding does with members that have answered, that draw too much, and that may have their power back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.decide.budgets.test_figures import SHED, capped, conditions, replaced
+from tests.unit.decide.budgets.test_status import look, member, verdicts
+
+from energylens.api.energybudget import EnergyBudgetStatus
+from energylens.decide.budgets.status import decide, status_of_budget
+from energylens.decide.reasons import BudgetReason
+
+LONG_AGO, JUST_NOW = "2026-11-25T01:00:00Z", "2026-11-25T11:59:50Z"
+
+
+def caps(status: EnergyBudgetStatus) -> dict[str, int | None]:
+    return {each.name: each.allowed_power_watts for each in status.members}
+
+
+@pytest.mark.parametrize(("answered", "others"), [(None, None), (500.0, 300), (500.9, 300), (501.0, None)])
+def test_a_plan_made_under_its_cap_cannot_draw_less_so_that_others_shed(
+    answered: float | None, others: int | None
+) -> None:
+    before = EnergyBudgetStatus(members=(capped(watts=500, former=700),), shed_time=JUST_NOW)
+    other = member("other", 400.0, least_watts=200.0, levels_watts=(200.0,))
+    found = decide(look(member(answered_watts=answered), other, before=before, spec=SHED))
+    assert caps(found.status) == {"llama": 500, "other": others}
+    assert found.is_unsettled
+
+
+@pytest.mark.parametrize(("excess", "cap"), [(0.0, None), (200.0, 450)])
+def test_power_measured_above_the_plans_is_shed_like_that_of_plans(excess: float, cap: int | None) -> None:
+    one = member(watts=900.0, levels_watts=(450.0,), excess_watts=excess)
+    assert caps(status_of_budget(look(one, spec=SHED))) == {"llama": cap}
+
+
+def test_a_limit_below_the_measured_excess_allows_nothing() -> None:
+    one = member(watts=900.0, levels_watts=(450.0,), excess_watts=1500.0)
+    shedding = conditions(status_of_budget(look(one, spec=SHED)))["Shedding"]
+    assert shedding.message.endswith("; 450 W are still missing, but every member is at its floor")
+
+
+@pytest.mark.parametrize(
+    ("limit", "hours", "excess", "cap"),
+    [
+        # 1000 W on average: 10 % of these stay free, and 350 W more are asked for.
+        (24000, 12.0, 0.0, None),
+        (24000, 12.0, 300.0, 350),
+        # 2400 W would last until the evening, and 100 W on every day after this one.
+        (2400, 23.0, 0.0, 350),
+    ],
+)
+def test_power_is_restored_only_as_far_as_it_lasts_beyond_the_period(
+    limit: int, hours: float, excess: float, cap: int | None
+) -> None:
+    before = EnergyBudgetStatus(members=(capped(watts=350, former=700),), shed_time=LONG_AGO)
+    one = member(watts=350.0, least_watts=350.0, whole_watts=700.0, levels_watts=(), excess_watts=excess)
+    spec = {"energyWattHours": limit, "period": "Day", "action": "Shed"}
+    found = status_of_budget(look(one, before=before, spec=spec, hours=hours, used=0.0))
+    assert caps(found) == {"llama": cap}
+
+
+def test_a_check_without_energy_figures_sheds_nothing_and_keeps_the_caps() -> None:
+    before = EnergyBudgetStatus(members=(capped(),), shed_time=LONG_AGO)
+    for changes in ({"used": None}, {"problem": (BudgetReason.METRICS_MISSING, "dark")}):
+        fields: dict[str, Any] = changes
+        found = status_of_budget(replaced(look(before=before, spec=SHED), **fields))
+        assert (caps(found), found.shed_time) == ({"llama": 500}, LONG_AGO)
+        assert verdicts(found)["Shedding"] == ("True", "PowerTaken")
