@@ -64,8 +64,8 @@ def test_power_is_restored_only_as_far_as_it_lasts_beyond_the_period(
 
 def test_a_check_without_energy_figures_sheds_nothing_and_keeps_the_caps() -> None:
     before = EnergyBudgetStatus(members=(capped(),), shed_time=LONG_AGO)
-    for changes in ({"used": None}, {"problem": (BudgetReason.METRICS_MISSING, "dark")}):
-        fields: dict[str, Any] = changes
-        found = status_of_budget(replaced(look(before=before, spec=SHED), **fields))
+    unchecked: tuple[dict[str, Any], ...] = ({"used": None}, {"problem": (BudgetReason.METRICS_MISSING, "dark")})
+    for changes in unchecked:
+        found = status_of_budget(replaced(look(before=before, spec=SHED), **changes))
         assert (caps(found), found.shed_time) == ({"llama": 500}, LONG_AGO)
         assert verdicts(found)["Shedding"] == ("True", "PowerTaken")
