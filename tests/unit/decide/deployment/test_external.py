@@ -56,7 +56,7 @@ def test_only_the_external_mode_leaves_the_replicas_to_the_spec() -> None:
 
 
 def test_the_first_plan_has_the_replicas_of_the_spec_and_says_how_many_the_planner_has() -> None:
-    found = of(2)
+    found = external(asked(), {})
     assert (found.good, found.reason, found.decision, found.adopted) == (True, Reason.PLANNED, "FirstPlan", True)
     assert (plan_of(found).replicas, plan_of(found).planned_replicas, plan_of(found).gpus) == (2, 4, 2)
     assert found.weighed.startswith("first plan: 4 x ")
@@ -72,7 +72,9 @@ def test_the_first_plan_has_the_replicas_of_the_spec_and_says_how_many_the_plann
 
 
 def test_a_plan_of_the_same_inputs_stands() -> None:
-    found = external(asked(plan_of(of(2))), {})
+    case = asked(plan_of(of(2)))
+    found = external(case, {})
+    assert found.plan is case.inputs.deployment.status.plan
     assert (found.plan, found.adopted, found.result, found.scaled) == (of(2).plan, False, None, "")
     assert found.message == of(2).message
     tabled = external(at(asked(plan_of(of(2))), want_table=True), {})

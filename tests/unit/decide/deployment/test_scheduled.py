@@ -80,7 +80,7 @@ def replicas(choice: PlanChoice) -> int:
 
 
 def test_the_first_week_is_planned_and_adopted() -> None:
-    found = first()
+    found = scheduled(weekly(), {})
     assert (found.good, found.reason, found.decision, found.adopted) == (True, Reason.PLANNED, "FirstPlan", True)
     assert found.weighed.startswith("first schedule: ")
     assert found.message.startswith("1 x NVIDIA-H100-80GB-HBM3 TP1, max batch 64: ")
@@ -97,7 +97,10 @@ def test_the_first_week_is_planned_and_adopted() -> None:
 
 def test_a_week_is_planned_once() -> None:
     kept = status_of(first())
-    found = scheduled(weekly(kept), {})
+    case = weekly(kept)
+    found = scheduled(case, {})
+    # The plan of the status stands without another prediction.
+    assert found.plan is case.inputs.deployment.status.plan
     assert (found.decision, found.adopted, found.weighed, found.week, found.result) == (
         "SamePlan",
         False,
@@ -333,7 +336,7 @@ def test_without_leader_worker_sets_replicas_fit_the_largest_node() -> None:
 
 
 def test_the_mean_of_a_week_has_its_energy_and_tokens() -> None:
-    week = first().week
+    week = scheduled(weekly(), {}).week
     assert isinstance(week, WeekPlan)
     mean = _mean(week)
     assert mean.predicted.power_watts == round(week.joules / (168 * 3600))
