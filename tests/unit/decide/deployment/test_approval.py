@@ -19,6 +19,8 @@ PENDING, RUNNING = "0123456789abcdef", "fedcba9876543210"
         ("abc", "is not a plan's hash: a hash has 16 digits, not 3"),
         ("0123456789abcdef0", "is not a plan's hash: a hash has 16 digits, not 17"),
         ("0123456789abdcef", "but nearly equal (a typing error?)"),
+        ("0123456789abc777", "but nearly equal (a typing error?)"),
+        ("0123456789ab7777", "unknown, or of a plan that another one has replaced"),
         ("7777777777777777", "unknown, or of a plan that another one has replaced"),
     ],
 )

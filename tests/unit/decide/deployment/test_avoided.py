@@ -143,3 +143,27 @@ def test_pods_that_end_do_not_change_the_list() -> None:
         replace(pod("p1", node="new"), finished=True),
     ]
     assert to_avoid((), ("new",), ending) == ()
+
+
+@pytest.mark.parametrize(
+    ("known", "now", "waiting", "expected"),
+    [
+        # A node that has whole GPUs now may be what a pod waits for.
+        (("a",), (), 1, ()),
+        (("a", "b"), ("b", "c"), 1, ("b", "c")),
+        (("a",), (), 0, ("a",)),
+        # A longer list gives no pod more room.
+        (("a",), ("a", "b"), 1, ("a",)),
+        ((), ("b",), 1, ()),
+    ],
+)
+def test_a_list_changes_for_a_pod_that_waits_while_a_node_has_whole_gpus_again(
+    known: tuple[str, ...], now: tuple[str, ...], waiting: int, expected: tuple[str, ...]
+) -> None:
+    pods = [pod("p0"), *(pod(f"w{at}", ready=False, unschedulable="no node") for at in range(waiting))]
+    assert to_avoid(known, now, pods) == expected
+
+
+def test_only_nodes_that_offer_gpus_of_the_plans_product_are_listed() -> None:
+    sick, other = ExcludedNode("sick", PRODUCT, "unhealthy"), ExcludedNode("other", "NVIDIA-L4", "shared", 8)
+    assert uncounted(with_excluded(sick, SHARED, other), plan()) == ("shared",)
