@@ -61,7 +61,7 @@ def test_selectors_choose_the_members_of_a_cluster_budget(
     spec: dict[str, Any], labels: dict[str, str], belongs: bool
 ) -> None:
     asked = ClusterEnergyBudgetSpec.model_validate({"powerWatts": 1, **spec})
-    assert is_member(asked, "", member(**labels), EMPTY) is belongs
+    assert is_member(asked, "", member(4, None, **labels), EMPTY) is belongs
 
 
 @pytest.mark.parametrize(
