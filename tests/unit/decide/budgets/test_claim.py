@@ -77,6 +77,8 @@ def test_the_allowance_names_the_limit_behind_it() -> None:
     assert str(energy) == "EnergyBudget team/cap=300 W (of spec.energyWattHours=24000 Wh)"
     assert energy.limit is not None
     assert energy.limit.others_watts == 620.0
+    assert energy.limit.energy is not None
+    assert energy.limit.energy.used_watt_hours == 1200.0
     carbon = claim(growth=PowerAllowed(900.0, "spec.carbon.kilograms")).allowance
     assert str(carbon) == "EnergyBudget team/cap=300 W (by spec.carbon.kilograms)"
     assert carbon.limit is None
@@ -99,6 +101,8 @@ def test_an_own_budget_speaks_of_its_own_field() -> None:
     assert str(energy) == "spec.energy.budget.energyWattHours=24000 (800 W)"
     assert claim(**own).is_own
     assert not claim().is_own
+    least = claim(**own, own=0.0, growth=ENERGY, ceiling=PowerAllowed(1.0, "spec.powerWatts")).allowance
+    assert (least.watts, least.source) == (1.0, "spec.energy.budget.powerWatts")
     # The ceiling binds where it is no more than what is left.
     assert claim(**own, growth=ENERGY, ceiling=PowerAllowed(800.0, "spec.powerWatts")).allowance.source.endswith(
         "powerWatts"
@@ -181,6 +185,8 @@ def test_several_budgets_leave_the_least_of_each_hour() -> None:
     tight = claim(others=CountedWatts(0.0, 700.0))
     for claims in ([flat], [by_hour, tight], [by_hour, claim(problem="x")]):
         assert _by_hour(PowerAllowance(300.0, "a"), claims) == PowerAllowance(300.0, "a")
+    low = claim(others=weekly(900.0), week=WeekWatts("UTC", 0))
+    assert _by_hour(PowerAllowance(300.0, "a"), [low, claim(problem="x")]) == PowerAllowance(300.0, "a")
     shed = PowerAllowance(50.0, "a", sheds=True)
     assert _by_hour(shed, [by_hour]) == shed
 

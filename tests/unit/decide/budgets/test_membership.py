@@ -112,9 +112,12 @@ def test_the_share_of_power_counts_now_and_in_every_hour() -> None:
     assert noon is not None
     assert (noon.committed, noon.constant, noon.reserved(NOW)) == (150.0, 0.0, 225.0)
     assert set(noon.by_slot("UTC", NOW)) == {225.0, 25.0}
-    base = counted_watts(ROW, "", constant("base", 300), rows)
-    assert base is not None
-    assert (base.committed, base.constant) == (300.0, 300.0)
+    part = counted_watts(ROW, "", constant("base", 300), around(node("n1", "b"), node("n2", "c")))
+    assert part is not None
+    assert (part.committed, part.constant) == (300.0, 300.0)
+    half = counted_watts(ROW, "", member(), around(node("n1", "b", 2), node("n2", "c", 2)))
+    assert half is not None
+    assert (half.committed, half.constant) == (400.0, 400.0)
     assert counted_watts(EnergyBudgetSpec(power_watts=1), "other", constant("base", 300), rows) is None
 
 

@@ -32,6 +32,11 @@ def test_a_limit_of_the_own_spec_holds_while_another_budget_cannot_be_read() -> 
     assert found.view.reason is Reason.BUDGET_UNREADABLE
 
 
+def test_the_limit_of_the_own_spec_is_all_for_the_deployment() -> None:
+    me = own_budget(700, powerWatts=1000, action="Enforce")
+    assert watts(allowance(me, [], [me, member("other", 600)])) == 1000.0
+
+
 def test_of_equal_power_the_budget_that_cannot_be_read_is_named() -> None:
     me = member("me", 700)
     found = allowance(me, [budget(), UNREADABLE], [me, member("other", 600)]).allowance

@@ -168,8 +168,8 @@ def test_pods_that_cannot_be_created_are_told(changes: dict[str, str], trouble: 
     assert replica(canary_body=refusal(**changes)).trouble == trouble
 
 
-LOAD = {"requests_per_second": 3.0, "mean_running": 4.0, "mean_waiting": 0.0}
-PART = {"requests_per_second": 1.0, "mean_running": 2.0, "mean_waiting": 1.0}
+LOAD: dict[str, Any] = {"requests_per_second": 3.0, "mean_running": 4.0, "mean_waiting": 0.0}
+PART: dict[str, Any] = {"requests_per_second": 1.0, "mean_running": 2.0, "mean_waiting": 1.0}
 
 
 def test_the_load_is_that_of_all_pods() -> None:
