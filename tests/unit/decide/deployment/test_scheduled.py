@@ -194,6 +194,11 @@ def test_a_schedule_that_fits_a_new_budget_stays() -> None:
     assert (found.good, found.decision, found.week, replicas(found)) == (True, "SamePlan", None, 4)
 
 
+def test_a_schedule_for_another_load_is_planned_again_under_a_budget_too() -> None:
+    found = scheduled(at(weekly(status_of(first()), "55"), allowance=PowerAllowance(9000.0, CAP)), {})
+    assert (found.decision, found.week is None) == ("NewSchedule", False)
+
+
 def test_power_of_other_hours_removes_no_replica_of_this_one() -> None:
     lean = PowerAllowance(3000.0, CAP, hours=tuple(3000.0 if 8 <= hour % 24 < 18 else NIGHT for hour in range(168)))
     noon = scheduled(at(weekly(status_of(first())), MONDAY_NOON, allowance=lean), {})
