@@ -75,7 +75,7 @@ def test_a_plan_of_the_same_inputs_stands() -> None:
     case = asked(plan_of(of(2)))
     found = external(case, {})
     assert found.plan is case.inputs.deployment.status.plan
-    assert (found.plan, found.adopted, found.result, found.scaled) == (of(2).plan, False, None, "")
+    assert (found.plan, found.good, found.adopted, found.result, found.scaled) == (of(2).plan, True, False, None, "")
     assert found.message == of(2).message
     tabled = external(at(asked(plan_of(of(2))), want_table=True), {})
     assert (tabled.plan, tabled.adopted, tabled.decision) == (of(2).plan, False, "SameLayout")
