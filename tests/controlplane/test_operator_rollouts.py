@@ -90,7 +90,7 @@ def test_a_quota_on_pods_is_told_of_and_a_rollout_ends_within_it(team: Team) -> 
     # No second pod is allowed beside the first, though GPUs are free.
     before = [pod["metadata"]["uid"] for pod in team.pods()]
     team.apply(planning=layout(replicas=1, maxBatchSize=16))
-    eventually(lambda: any("what old ones hold" in note for note in team.events().get("RolloutStarted", ())), 120)
+    eventually(lambda: any("that old ones hold" in note for note in team.events().get("RolloutStarted", ())), 120)
     team.ready()
     assert [pod["metadata"]["uid"] for pod in team.pods()] != before
 

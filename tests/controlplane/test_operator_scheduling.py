@@ -100,11 +100,11 @@ def test_a_taint_that_evicts_is_counted_where_the_pods_tolerate_it(team: Team, n
     team.apply(hardware=hardware(team))
     message = team.wait("PlanReady", "False", "NoMatchingGPUs")["message"]
     assert "dedicated=serving:NoExecute" in message
-    # For a while is not for good: the pods would be evicted.
+    # A toleration with a time limit is not enough: the pods would be evicted.
     tolerated = {"key": "dedicated", "operator": "Equal", "value": "serving", "effect": "NoExecute"}
     team.apply(hardware=hardware(team, tolerations=[{**tolerated, "tolerationSeconds": 30}]))
     message = team.wait("PlanReady", "False", "NoMatchingGPUs")["message"]
-    assert "for good" in message
+    assert "without a time limit (tolerationSeconds)" in message
     team.apply(hardware=hardware(team, tolerations=[tolerated]))
     runs_on(team, "NVIDIA-H100-80GB-HBM3", {name})
 
