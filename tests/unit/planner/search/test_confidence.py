@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,10 +36,12 @@ MEASURED_IMAGE, DEFAULT_IMAGE = Engine(type="VLLM", image="vllm/vllm-openai:v0.2
 @dataclass
 class Told:
     found: Evidence
+    running: list[float] = field(default_factory=list)
 
     def evidence(
         self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, running: FloatArray
     ) -> Evidence:
+        self.running += running.tolist()
         return self.found
 
 
@@ -61,6 +63,62 @@ def test_a_measured_layout_under_a_measured_version_is_measured() -> None:
 def test_another_version_of_the_engine_is_at_best_interpolated() -> None:
     wanted = "Interpolated: vLLM 0.33.0 was not measured, 0.19.1 to 0.25.1 of the same engine was"
     assert words(KNOWN, DEFAULT_IMAGE) == wanted
+
+
+@pytest.mark.parametrize("version", ["0.19.1", "0.25.1"])
+def test_the_first_and_the_last_measured_version_are_measured(version: str) -> None:
+    assert words(KNOWN, Engine(type="VLLM", image=f"vllm/vllm-openai:v{version}")).startswith("Measured: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"nearest": MODEL, "loads": None},
+            "not as TP8; vLLM 0.33.0 was not measured, 0.19.1 to 0.25.1 of the same engine was",
+        ),
+        (
+            {"nearest": ENGINE, "model_known": False},
+            "this model was not measured with vLLM 0.19.1 to 0.25.1; another mixture of experts in fp8 was on H100; "
+            "vLLM 0.33.0 was not measured",
+        ),
+    ],
+)
+def test_measured_versions_are_named_once(changes: dict[str, Any], said: str) -> None:
+    assert words(replace(KNOWN, **changes), DEFAULT_IMAGE, layout(8)).endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("nearest", "tokens", "expected"),
+    [
+        (LAYOUT, 0, ("Measured", "")),
+        (LAYOUT, 4096, ("Interpolated", "no run had steps of 4096 tokens")),
+        (NOTHING, 4096, ("Extrapolated", "no run had steps of 4096 tokens")),
+    ],
+)
+def test_a_predictor_without_evidence_has_a_grade(nearest: int, tokens: int, expected: tuple[str, str]) -> None:
+    where = replace(layout(), max_batched_tokens=np.array([tokens]))
+    model, gpu = load_model("Qwen/Qwen3-8B"), find_gpu("H100")
+    assert confidence_of(object(), nearest, MEASURED_IMAGE, model, gpu, where, Workload(500, 200), 16.0) == expected
+
+
+@pytest.mark.parametrize(("running", "expected"), [(16.0, 16.0), (0.2, 1.0)])
+def test_evidence_is_of_the_running_sequences_at_least_one(running: float, expected: float) -> None:
+    model, gpu, told = load_model("Qwen/Qwen3-8B"), find_gpu("H100"), Told(KNOWN)
+    confidence_of(told, LAYOUT, MEASURED_IMAGE, model, gpu, layout(), Workload(500, 200), running)
+    assert told.running == [expected]
+
+
+@pytest.mark.parametrize(
+    ("products", "said"),
+    [
+        (("A", "B", "C", "D"), "A, B, C, D were"),
+        (("A", "B", "C", "D", "E", "F"), "A, B, C, D, 2 more were"),
+        ((), "was not measured with vLLM 0.19.1 to 0.25.1"),
+    ],
+)
+def test_at_most_four_measured_products_are_named(products: tuple[str, ...], said: str) -> None:
+    assert words(replace(KNOWN, nearest=NOTHING, products=products), gpu="L40S").endswith(said)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +149,11 @@ def test_another_version_of_the_engine_is_at_best_interpolated() -> None:
             layout(),
             "Interpolated: this model was not measured with vLLM 0.19.1 to 0.25.1; another mixture of experts in fp8",
         ),
+        (
+            {"nearest": ENGINE, "model_known": False, "kind_here": False},
+            layout(),
+            "not measured with vLLM 0.19.1 to 0.25.1; another mixture of experts in fp8 was on other GPUs",
+        ),
         ({"nearest": ENGINE, "kind_here": False}, layout(), "but no mixture of experts in fp8 was on H100"),
         (
             {"nearest": ENGINE, "kind_known": False, "model_known": False, "before": True},
@@ -102,6 +165,17 @@ def test_another_version_of_the_engine_is_at_best_interpolated() -> None:
             layout(pipeline=2),
             "Extrapolated: no replica was measured with pipeline stages",
         ),
+        (
+            {"nearest": NOTHING, "split": False},
+            layout(data=2),
+            "Extrapolated: no replica was measured with data-parallel ranks",
+        ),
+        (
+            {"nearest": NOTHING, "split": False},
+            layout(pipeline=2, data=2),
+            "no replica was measured with pipeline stages and data-parallel ranks",
+        ),
+        ({"nearest": NOTHING, "split": False}, layout(), "no replica was measured with communication over a host link"),
         (
             {"nearest": NOTHING, "kind_known": False, "model_known": False},
             layout(),

@@ -1,0 +1,176 @@
+"""Separate prefill and decode against replicas of both: which is better, why, and the figures of both roles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.unit.planner.search.test_objective import Row, candidates
+
+from energylens.api.llmdeployment import LLMDeploymentSpec, PlanStatus, PredictedFigures
+from energylens.planner.explain.disaggregation import NOT_SERVED, WITHIN_ERROR, alternative_of, figures_of, loses
+from energylens.planner.search.disaggregation import Disaggregated, Pair
+from energylens.planner.search.placement import placement_at
+
+OUTPUTS = 200
+PREFILL: Row = {"joules": 20.0, "watts": 300, "replicas": 1, "batch": 4}
+"""20 J per prompt, 0.1 J for each of its output tokens."""
+DECODE: Row = {"joules": 0.27, "watts": 400, "replicas": 1}
+TOGETHER: Row = {"joules": 0.4, "watts": 800}
+
+
+def spec(objective: str = "MinimizeEnergy", disaggregation: str = "Compare") -> LLMDeploymentSpec:
+    return LLMDeploymentSpec.model_validate(
+        {
+            "model": {"name": "example/model"},
+            "workload": {"inputTokens": 500, "outputTokens": OUTPUTS, "requestsPerSecond": "1"},
+            "energy": {"objective": objective},
+            "planning": {"disaggregation": disaggregation},
+            "routing": {
+                "inferencePool": {"endpointPicker": {"name": "epp"}},
+                "disaggregation": {"router": "LLMD", "sidecarImage": "llm-d/sidecar:v1"},
+            },
+        }
+    )
+
+
+def pairs(prefill: Row | None = None, decode: Row | None = None, broken: tuple[str, ...] = ()) -> Disaggregated:
+    """Return one pair, whose figures are the sums of two rows."""
+    first, second = candidates(PREFILL | (prefill or {})), candidates(DECODE | (decode or {}))
+    joules = float(first.joules_per_output_token[0] / OUTPUTS + second.joules_per_output_token[0])
+    watts, gpus = float(first.power_watts[0] + second.power_watts[0]), int(first.gpus[0] + second.gpus[0])
+    pair = Pair(0, 0, joules, joules, watts, gpus, 120.2, 150.0, 900.4, 990.0)
+    return Disaggregated(first, second, ((pair, broken),))
+
+
+@pytest.mark.parametrize(
+    ("prefill", "decode", "together", "loses_to_it"),
+    [
+        # 0.37 J against 0.4 J.
+        ({}, {}, {}, False),
+        ({}, {"joules": 0.3}, {}, True),
+        ({"joules": 26.0}, {}, {}, True),
+        ({"joules": 25.9}, {}, {}, False),
+        # Risk adds to the energy of the role that has it.
+        ({}, {"unshared": 0.2}, {}, True),
+        ({"unshared": 0.2}, {"joules": 0.2}, {}, False),
+        ({"joules": 60.0, "unshared": 0.3}, {"joules": 0.02}, {}, True),
+        ({"joules": 60.0}, {"joules": 0.02}, {}, False),
+        ({}, {"joules": 0.31}, {"unshared": 0.2}, False),
+        # A difference of 8 % is a tie where layouts differ by as much, in whichever of the three.
+        ({"own": 0.3}, {}, {}, True),
+        ({}, {"own": 0.3}, {}, True),
+        ({}, {}, {"own": 0.3}, True),
+        # The chance of breaking a latency does not count.
+        ({}, {"joules": 0.31}, {"breach": 0.2}, True),
+    ],
+)
+def test_a_pair_has_to_use_clearly_less_energy(prefill: Row, decode: Row, together: Row, loses_to_it: bool) -> None:
+    assert loses(pairs(prefill, decode), candidates(TOGETHER | together), 0, spec()) is loses_to_it
+
+
+def test_a_pair_that_breaks_an_objective_loses() -> None:
+    assert loses(pairs(broken=("TTFT P95 9 ms > 5 ms",)), candidates(TOGETHER), 0, spec())
+
+
+@pytest.mark.parametrize(("decode", "loses_to_it"), [({"watts": 400}, False), ({"watts": 500}, True)])
+def test_with_the_objective_of_power_watts_decide(decode: Row, loses_to_it: bool) -> None:
+    # 700 W or 800 W against 800 W, with twice the energy per token.
+    found = pairs(decode=decode | {"joules": 0.8})
+    assert loses(found, candidates(TOGETHER), 0, spec("MinimizePower")) is loses_to_it
+
+
+def test_risk_counts_in_watts_too() -> None:
+    risky = pairs(decode={"unshared": 0.3})
+    assert loses(risky, candidates(TOGETHER), 0, spec("MinimizePower"))
+    assert not loses(pairs(), candidates({"watts": 690, "unshared": 0.3}), 0, spec("MinimizePower"))
+
+
+@pytest.mark.parametrize(
+    ("replicas", "joules", "loses_to_it"), [(3, 0.1, False), (1, 0.9, True), (2, 0.4, False), (2, 0.36, True)]
+)
+def test_gpus_decide_before_energy(replicas: int, joules: float, loses_to_it: bool) -> None:
+    # Four GPUs of both roles against 6, 2 and 4.
+    both = candidates({"replicas": replicas, "joules": joules})
+    assert loses(pairs(), both, 0, spec("MinimizeGPUs")) is loses_to_it
+
+
+CHOSEN = (0.4, 800.0, 6)
+"""Joules per output token, watts and GPUs of the chosen plan."""
+
+
+@pytest.mark.parametrize(
+    ("objective", "chosen", "better", "text"),
+    [
+        ("MinimizeEnergy", CHOSEN, True, "uses 8 % less energy"),
+        ("MinimizeEnergy", (0.3, 800.0, 6), False, "uses 23 % more energy"),
+        ("MinimizeEnergy", (0.37, 800.0, 6), False, "uses as much energy"),
+        ("MinimizePower", CHOSEN, True, "draws 12 % less power"),
+        ("MinimizePower", (0.4, 500.0, 6), False, "draws 40 % more power"),
+        ("MinimizePower", (0.4, 700.0, 6), False, "draws as much power"),
+        ("MinimizeGPUs", CHOSEN, True, "uses 4 GPUs instead of 6"),
+        ("MinimizeGPUs", (0.4, 800.0, 2), False, "uses 4 GPUs instead of 2"),
+        ("MinimizeGPUs", (0.4, 800.0, 4), False, "uses 4 GPUs instead of 4"),
+    ],
+)
+def test_the_reason_of_a_pair_compares_what_is_minimised(
+    objective: str, chosen: tuple[float, float, int], better: bool, text: str
+) -> None:
+    found = pairs()
+    for disaggregation, excuse in (("Compare", f", but {NOT_SERVED}"), ("Follow", f", {WITHIN_ERROR}")):
+        shown = alternative_of(found, found.best, (), spec(objective, disaggregation), chosen)
+        assert shown.reason == f"prompts on 1 x TP2, max batch 4: {text}{excuse if better else ''}"
+
+
+def test_a_pair_is_shown_with_the_figures_of_both_roles_and_what_it_breaks() -> None:
+    found = pairs()
+    shown = alternative_of(found, found.best, ("ITL P95 9 ms > 5 ms", "9 W > 5 W (cap)"), spec(), CHOSEN)
+    assert shown.reason == "prompts on 1 x TP2, max batch 4: ITL P95 9 ms > 5 ms; 9 W > 5 W (cap)"
+    assert (shown.gpus, shown.replicas, shown.max_batch_size) == (4, 1, 64)
+    assert (shown.joules_per_output_token, shown.power_watts) == ("370m", 700)
+    assert (shown.ttft_milliseconds, shown.end_to_end_milliseconds) == (121, 901)
+    assert shown.prefill is not None
+    assert (shown.prefill.replicas, shown.prefill.max_batch_size) == (1, 4)
+    assert alternative_of(found, found.best, (), spec(), CHOSEN, reason="said").reason == "said"
+
+
+@pytest.mark.parametrize(
+    ("held", "longest", "expected"),
+    [(9000.0, 8000, 8000), (7000.5, 8000, 7000), (np.inf, 8000, 8000), (9.0, None, None)],
+)
+def test_the_plan_of_a_pair_has_the_figures_of_both_roles(
+    held: float, longest: int | None, expected: int | None
+) -> None:
+    found = pairs()
+    one = np.ones(1)
+    first = replace(
+        found.prefill, joules_low=16 * one, joules_high=30 * one, idle_power_watts=100.4 * one, concurrency=2.2 * one,
+        utilization=0.401 * one, kv_cache_tokens=held * one,
+    )  # fmt: skip
+    second = replace(
+        found.decode, joules_low=0.2 * one, joules_high=0.5 * one, idle_power_watts=200.4 * one, concurrency=8.4 * one,
+        utilization=0.3 * one,
+    )  # fmt: skip
+    nothing: Any = dict.fromkeys(
+        ("power_watts", "idle_power_watts", "output_tokens_per_second", "concurrency", "ttft_milliseconds"), 0
+    )
+    energy: Any = dict.fromkeys(
+        ("joules_per_output_token", "joules_per_output_token_low", "joules_per_output_token_high"), "0"
+    )
+    decode = PlanStatus(
+        hash="", predictor_version="1", confidence="Measured", binding_constraint="None", **placement_at(second, 0),
+        longest_request_tokens=longest, predicted=PredictedFigures(**nothing, **energy, itl_milliseconds=17),
+    )  # fmt: skip
+    for one_of_them, other, percent in ((first, second, 41), (replace(first, utilization=0.1 * one), second, 30)):
+        both = Disaggregated(one_of_them, other, found.pairs)
+        fields = figures_of(both, both.best, spec(), decode)
+        figures = fields["predicted"]
+        assert (fields["gpus"], fields["prefill"].max_batch_size) == (4, 4)
+        assert fields["longest_request_tokens"] == expected
+        assert figures.joules_per_output_token == "370m"
+        assert (figures.joules_per_output_token_low, figures.joules_per_output_token_high) == ("280m", "650m")
+        assert (figures.power_watts, figures.idle_power_watts, figures.concurrency) == (700, 301, 11)
+        assert (figures.ttft_milliseconds, figures.end_to_end_milliseconds) == (121, 901)
+        assert (figures.itl_milliseconds, figures.utilization_percent) == (17, percent)
