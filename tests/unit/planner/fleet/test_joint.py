@@ -203,6 +203,11 @@ def test_it_says_how_many_watts_are_missing() -> None:
     assert failed(JointProblem((a, b), nodes(8), (inner, outer))).extra_watts == {"cluster": pytest.approx(100.0)}
 
 
+def test_parts_of_a_watt_are_missing_too() -> None:
+    asked = JointProblem((JointMember("a", (point(400.5),)),), nodes(8), (limit(400, "a"),))
+    assert failed(asked).extra_watts == {"feed": pytest.approx(0.5)}
+
+
 def test_it_says_how_many_gpus_are_missing_and_that_they_must_be_together() -> None:
     a = JointMember("a", (point(10, gpus=4, pods=2),))
     result = failed(JointProblem((a,), nodes(5, 3)))
@@ -219,6 +224,20 @@ def test_it_says_whose_objectives_would_have_to_relax() -> None:
     assert a.points[result.relaxed["a"]].broken[0].needed == "35"
 
 
+@pytest.mark.parametrize("watts", [(200, 300), (300, 200)])
+def test_of_points_that_break_objectives_the_one_of_least_energy_serves(watts: tuple[int, int]) -> None:
+    a = JointMember("a", (point(700), *(point(each, slow=True) for each in watts)))
+    result = failed(JointProblem((a,), nodes(8), (limit(400, "a"),)))
+    assert result.relaxed == {"a": 1 + watts.index(200)}
+
+
+def test_no_more_members_break_objectives_than_have_to() -> None:
+    # The energy would be lower if the second relaxed its objectives as well.
+    a = JointMember("a", (point(100, slow=True),))
+    b = JointMember("b", (point(300, energy=5, slow=True), point(700, energy=10)))
+    assert failed(JointProblem((a, b), nodes(8))).relaxed == {"a": 0}
+
+
 def test_a_member_that_can_never_hold_its_objectives_is_named() -> None:
     a, b = JointMember("a", (point(1, slow=True),)), JointMember("b", (point(1),))
     result = failed(JointProblem((a, b), nodes(8)))
@@ -233,6 +252,37 @@ def test_a_limit_says_what_it_costs() -> None:
     assert (cost.limit, cost.energy_watts, cost.watts_more) == ("feed", pytest.approx(30), pytest.approx(200))
 
 
+def test_a_limit_that_is_half_a_watt_too_low_has_a_cost() -> None:
+    a = JointMember("a", (point(500.5, energy=100), point(400, energy=130)))
+    asked = JointProblem((a,), nodes(8), (limit(500, "a"),))
+    (cost,) = limit_costs(asked, solved(asked))
+    assert (cost.energy_watts, cost.watts_more) == (pytest.approx(30), pytest.approx(0.5))
+
+
+@pytest.mark.parametrize("watts", [(700, 400), (400, 700)])
+def test_a_limit_that_saves_no_energy_costs_nothing(watts: tuple[int, int]) -> None:
+    a = JointMember("a", tuple(point(each, energy=100) for each in watts))
+    asked = JointProblem((a,), nodes(8), (limit(500, "a"),))
+    assert limit_costs(asked, solved(asked)) == ()
+
+
+def test_the_most_expensive_limit_comes_first() -> None:
+    a = JointMember("a", (point(700, energy=100), point(400, energy=130)))
+    b = JointMember("b", (point(700, energy=100), point(400, energy=150)))
+    limits = (limit(500, "a", name="first"), limit(500, "b", name="second"))
+    asked = JointProblem((a, b), nodes(8), limits)
+    assert [cost.limit for cost in limit_costs(asked, solved(asked))] == ["second", "first"]
+
+
+@pytest.mark.parametrize("watts", [0.0, 0.5])
+def test_a_point_may_draw_less_than_a_watt(watts: float) -> None:
+    assert solved(JointProblem((JointMember("a", (point(watts),)),), nodes(1))).power_watts == watts
+
+
+def test_a_point_counts_the_gpus_of_all_pods() -> None:
+    assert point(1, gpus=4, pods=3).gpus == 12
+
+
 def test_nobody_is_a_plan_of_nothing() -> None:
     assert solved(JointProblem((), nodes(8))).chosen == {}
 
@@ -245,7 +295,10 @@ def test_equal_problems_have_equal_answers() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (JointProblem((JointMember("a", (point(1),)), JointMember("a", (point(1),))), ()), "a is listed twice"),
+        (
+            JointProblem(tuple(JointMember(name, (point(1),)) for name in ("a", "b", "a")), ()),
+            "members: a is listed twice",
+        ),
         (JointProblem((JointMember("a", (point(1),)),), (), (limit(1, "b"),)), "limit feed: b is not a member"),
         (JointProblem((JointMember("a", (point(-1.0),)),), ()), "power_watts=-1.0"),
         (JointProblem((JointMember("a", (point(1, energy=float("nan")),)),), ()), "energy_watts=nan"),
