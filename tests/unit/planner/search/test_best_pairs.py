@@ -1,0 +1,188 @@
+"""The best pair of prefill and decode replicas by each objective, within each limit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.unit.planner.conftest import H100, L40S, ArithmeticPredictor
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.planner.planning import problem_for
+from energylens.planner.search.disaggregation import SERVED, Disaggregated, Pairing, best_pairs
+from energylens.planner.types import ClusterSnapshot, PowerAllowance
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.types import GpuSpec
+
+OBJECTIVES = ("MinimizeEnergy", "MinimizePower", "MinimizeGPUs")
+Pairs = Callable[..., Disaggregated | None]
+
+
+@pytest.fixture(scope="module")
+def pairs(
+    make_deployment: Callable[..., LLMDeployment],
+    make_snapshot: Callable[..., ClusterSnapshot],
+    gpus: dict[str, GpuSpec],
+    models: Mapping[str, ModelSpec],
+    predictor: ArithmeticPredictor,
+) -> Pairs:
+    """Return a function that finds the best pairs of a small model on one node of each product."""
+
+    def build(
+        objective: str = "MinimizeEnergy",
+        watts: float | None = None,
+        pools: Any = ((H100, 4, 1),),
+        pairing: Pairing | None = None,
+        idle: Mapping[str, float] | None = None,
+        **parts: Any,
+    ) -> Disaggregated | None:
+        asked = make_deployment(
+            **{
+                "workload": {"inputTokens": 600, "outputTokens": 200, "requestsPerSecond": "3"},
+                "energy": {"objective": objective},
+                "planning": {"overrides": {"maxBatchSize": 16}},
+                "slo": {"ttftMilliseconds": 100, "itlMilliseconds": 20},
+            }
+            | parts
+        )
+        allowance = None if watts is None else PowerAllowance(watts, "EnergyBudget team-a/cap")
+        snapshot = make_snapshot(*pools)
+        known = gpus | {name: replace(gpus[name], loaded_idle_watts=watts) for name, watts in (idle or {}).items()}
+        problem = problem_for(asked, models["8b"], snapshot, known, predictor, allowance, None)
+        return best_pairs(problem) if pairing is None else best_pairs(problem, pairing)
+
+    return build
+
+
+def feasible(found: Disaggregated | None) -> Disaggregated:
+    assert found is not None
+    assert found.is_feasible, found.pairs[0][1]
+    return found
+
+
+def sizes(found: Disaggregated) -> tuple[int, int]:
+    """Return the tensor-parallel sizes of prefill and decode of the best pair."""
+    prefill, decode = found.prefill.layouts.tensor_parallel, found.decode.layouts.tensor_parallel
+    return int(prefill[found.best.prefill]), int(decode[found.best.decode])
+
+
+def test_the_figures_of_a_pair_are_sums_with_prompts_shared_by_their_tokens(pairs: Pairs) -> None:
+    found = feasible(pairs())
+    (first, i), (second, j) = (found.prefill, found.best.prefill), (found.decode, found.best.decode)
+    pair = found.best
+    assert pair.joules_per_output_token == pytest.approx(
+        float(first.joules_per_output_token[i] / 200 + second.joules_per_output_token[j])
+    )
+    assert pair.joules_upper == pytest.approx(float(first.joules_upper[i] / 200 + second.joules_upper[j]))
+    assert pair.power_watts == pytest.approx(float(first.power_watts[i] + second.power_watts[j]))
+    assert pair.gpus == int(first.gpus[i] + second.gpus[j]) == 2
+    assert pair.ttft_ms == pytest.approx(float(first.ttft_ms[i] + second.ttft_ms[j]))
+    assert pair.ttft_upper_ms == pytest.approx(float(first.ttft_upper_ms[i] + second.ttft_upper_ms[j]))
+    assert pair.end_to_end_ms == pytest.approx(float(first.ttft_ms[i] + second.end_to_end_ms[j]))
+    assert pair.end_to_end_upper_ms == pytest.approx(float(first.ttft_upper_ms[i] + second.end_to_end_upper_ms[j]))
+
+
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        ("ttftMilliseconds", "TTFT"),
+        ("itlMilliseconds", "ITL"),
+        ("tpotMilliseconds", "TPOT"),
+        ("endToEndMilliseconds", "E2E"),
+    ],
+)
+def test_a_latency_may_be_exactly_its_objective(field: str, name: str, pairs: Pairs) -> None:
+    two = {"hardware": {"maxGPUs": 2}}
+    found = feasible(pairs(**two))
+    decode, j = found.decode, found.best.decode
+    upper = {
+        "TTFT": found.best.ttft_upper_ms,
+        "ITL": float(decode.itl_upper_ms[j]),
+        "TPOT": float(decode.tpot_upper_ms[j]),
+        "E2E": found.best.end_to_end_upper_ms,
+    }[name]
+    limit = math.ceil(upper)
+    assert feasible(pairs(slo={field: limit}, **two)).best == found.best
+    broken = pairs(slo={field: limit - 1}, **two)
+    assert broken is not None
+    assert not broken.is_feasible
+    ((_, (said,)),) = broken.pairs
+    assert said.startswith(f"{name} P95 ")
+    assert said.endswith(f"with the safety margin {limit} ms > {limit - 1} ms")
+
+
+def test_energy_with_its_margin_may_be_exactly_its_objective(pairs: Pairs) -> None:
+    upper = math.ceil(1000 * feasible(pairs()).best.joules_upper)
+    assert feasible(pairs(slo={"joulesPerOutputToken": f"{upper}m"})).best == feasible(pairs()).best
+    broken = pairs(slo={"joulesPerOutputToken": f"{upper - 1}m"})
+    assert broken is not None
+    ((_, (said,)),) = broken.pairs
+    assert said.endswith(f"with the safety margin 0.{upper} J > 0.{upper - 1} J per output token")
+
+
+def test_power_may_be_exactly_what_a_budget_leaves(pairs: Pairs) -> None:
+    watts = feasible(pairs()).best.power_watts
+    assert feasible(pairs(watts=watts)).best.power_watts == watts
+    broken = pairs(watts=watts - 1.0)
+    assert broken is not None
+    ((_, said),) = broken.pairs
+    assert said == (f"{math.ceil(watts)} W > {watts - 1.0:.0f} W (EnergyBudget team-a/cap)",)
+
+
+def test_hardware_limits_hold_for_both_roles_together_and_for_each_replica(pairs: Pairs) -> None:
+    fast = {"slo": {"itlMilliseconds": 8}}
+    assert sizes(feasible(pairs(**fast))) == (1, 2)
+    assert feasible(pairs(**fast, hardware={"maxGPUs": 3})).best.gpus == 3
+    assert not _holds(pairs(**fast, hardware={"maxGPUs": 2}))
+    assert sizes(feasible(pairs(**fast, hardware={"maxGPUsPerReplica": 2}))) == (1, 2)
+    assert not _holds(pairs(**fast, hardware={"maxGPUsPerReplica": 1}))
+    assert feasible(pairs(hardware={"maxGPUs": 2})).best.gpus == 2
+    assert pairs(hardware={"maxGPUs": 1}) is None
+
+
+def _holds(found: Disaggregated | None) -> bool:
+    return found is not None and found.is_feasible
+
+
+def test_pods_of_both_roles_need_places_at_once(pairs: Pairs) -> None:
+    assert feasible(pairs(pools=((H100, 1, 2),))).best.gpus == 2
+    assert feasible(pairs(pools=((H100, 2, 1),))).best.gpus == 2
+    assert pairs(pools=((H100, 1, 1),)) is None
+    fast = {"slo": {"itlMilliseconds": 8}}
+    assert sizes(feasible(pairs(pools=((H100, 2, 1), (H100, 1, 1)), **fast))) == (1, 2)
+    assert not _holds(pairs(pools=((H100, 2, 1),), **fast))
+
+
+def test_the_operator_runs_only_pairs_that_can_exchange_the_cache(pairs: Pairs) -> None:
+    fast = {"slo": {"itlMilliseconds": 8}, "pairing": SERVED}
+    assert sizes(feasible(pairs(**fast))) == (1, 2)
+    assert sizes(feasible(pairs(**fast, engine={"type": "SGLang"}))) == (2, 2)
+    for spread in (((H100, 1, 8),), ((H100, 2, 4),)):
+        found = pairs(pools=spread, **fast)
+        assert found is not None
+        (pair, _), prefill, decode = found.pairs[0], found.prefill, found.decode
+        assert (prefill.nodes_per_replica[pair.prefill], decode.nodes_per_replica[pair.decode]) == (1, 1)
+        assert (prefill.layouts.pipeline_parallel[pair.prefill], decode.layouts.pipeline_parallel[pair.decode]) == (
+            1,
+            1,
+        )
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_pairs_that_hold_come_first_and_then_the_objective_counts(objective: str, pairs: Pairs) -> None:
+    pools = ((H100, 4, 1), (L40S, 4, 1))
+    found = feasible(pairs(objective, pools=pools, slo={"itlMilliseconds": 28}, idle={H100: 400.0}))
+    shown = [found.decode.products[int(found.decode.product[pair.decode])] for pair, _ in found.pairs]
+    # Three L40S use less energy than two H100 that draw so much.
+    assert shown == ([H100, L40S] if objective == "MinimizeGPUs" else [L40S, H100])
+    # The L40S breaks this objective with any number of GPUs.
+    tight = feasible(pairs(objective, pools=pools, slo={"itlMilliseconds": 10}))
+    (first, none), (_, broken) = tight.pairs
+    assert (none, bool(broken)) == ((), True)
+    assert tight.decode.products[int(tight.decode.product[first.decode])] == H100
+    only = feasible(pairs(objective, pools=pools, hardware={"gpuProducts": ["L40S"]}, slo={"itlMilliseconds": 60}))
+    ((pair, _),) = only.pairs
+    assert only.decode.products[int(only.decode.product[pair.decode])] == L40S
