@@ -121,7 +121,7 @@ def _best_of_products(
     problem: Problem, prefill: Candidates, decode: Candidates, pairing: Pairing, *, strict: bool
 ) -> Iterator[Pair]:
     for number, product in enumerate(prefill.products):
-        if product not in problem.allowed_products or (pairing.only and pairing.only.gpu_product != product):
+        if pairing.only and pairing.only.gpu_product != product:
             continue
         alone = _alone(problem, prefill, pairing, strict=strict), _alone(problem, decode, pairing, strict=strict)
         first = _undominated(prefill, alone[0] & (prefill.product == number), ())
@@ -134,18 +134,15 @@ def _best_of_products(
 
 def _alone(problem: Problem, rows: Candidates, pairing: Pairing, *, strict: bool) -> BoolArray:
     """Return which candidates of one role could be in a pair, shape (n,)."""
-    hardware, slo = problem.spec.hardware, problem.spec.slo
-    mask = rows.supported & rows.fits & rows.sustainable
+    slo = problem.spec.slo
+    # The spaces have been clipped to the hardware limits of one role already.
+    mask = rows.sustainable.copy()
     if pairing.served:
         mask &= _served_alone(rows)
     if pairing.only is not None:
         wanted = pairing.only.prefill if rows.role == "prefill" else pairing.only
         assert wanted is not None
         mask &= _equal_to(rows, wanted, mask)
-    if hardware.max_gpus_per_replica is not None:
-        mask &= rows.layouts.gpus <= hardware.max_gpus_per_replica
-    if hardware.max_gpus is not None:
-        mask &= rows.gpus < hardware.max_gpus
     if strict and rows.role == "decode":
         for limit, upper in ((slo.itl_milliseconds, rows.itl_upper_ms), (slo.tpot_milliseconds, rows.tpot_upper_ms)):
             if limit is not None:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.unit.planner.conftest import ArithmeticPredictor
 from tests.unit.planner.search.test_objective import Row, candidates
 
-from energylens.api.llmdeployment import LLMDeploymentSpec, PlanStatus, PredictedFigures
-from energylens.planner.explain.disaggregation import NOT_SERVED, WITHIN_ERROR, alternative_of, figures_of, loses
+from energylens.api.llmdeployment import Alternative, LLMDeploymentSpec, PlanStatus, PredictedFigures
+from energylens.planner.explain.disaggregation import (
+    NOT_SERVED,
+    WITHIN_ERROR,
+    alternative_of,
+    figures_of,
+    followed,
+    loses,
+    with_pair,
+)
+from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.disaggregation import Disaggregated, Pair
+from energylens.planner.search.frontier import alternative, table_row
 from energylens.planner.search.placement import placement_at
+from energylens.planner.search.problem import Problem, Solution
+from energylens.predictor.model.architecture import ModelSpec
 
 OUTPUTS = 200
 PREFILL: Row = {"joules": 20.0, "watts": 300, "replicas": 1, "batch": 4}
@@ -97,6 +111,20 @@ def test_gpus_decide_before_energy(replicas: int, joules: float, loses_to_it: bo
     assert loses(pairs(), both, 0, spec("MinimizeGPUs")) is loses_to_it
 
 
+def plan(rows: Candidates, **fields: Any) -> PlanStatus:
+    """Return the first row as a plan without figures."""
+    figures: Any = dict.fromkeys(
+        ("power_watts", "idle_power_watts", "output_tokens_per_second", "concurrency", "ttft_milliseconds"), 0
+    )
+    energy: Any = dict.fromkeys(
+        ("joules_per_output_token", "joules_per_output_token_low", "joules_per_output_token_high"), "0"
+    )
+    return PlanStatus(
+        hash="", predictor_version="1", confidence="Measured", binding_constraint="None", **placement_at(rows, 0),
+        predicted=PredictedFigures(**figures, **energy, itl_milliseconds=17), **fields,
+    )  # fmt: skip
+
+
 CHOSEN = (0.4, 800.0, 6)
 """Joules per output token, watts and GPUs of the chosen plan."""
 
@@ -153,16 +181,7 @@ def test_the_plan_of_a_pair_has_the_figures_of_both_roles(
         found.decode, joules_low=0.2 * one, joules_high=0.5 * one, idle_power_watts=200.4 * one, concurrency=8.4 * one,
         utilization=0.3 * one,
     )  # fmt: skip
-    nothing: Any = dict.fromkeys(
-        ("power_watts", "idle_power_watts", "output_tokens_per_second", "concurrency", "ttft_milliseconds"), 0
-    )
-    energy: Any = dict.fromkeys(
-        ("joules_per_output_token", "joules_per_output_token_low", "joules_per_output_token_high"), "0"
-    )
-    decode = PlanStatus(
-        hash="", predictor_version="1", confidence="Measured", binding_constraint="None", **placement_at(second, 0),
-        longest_request_tokens=longest, predicted=PredictedFigures(**nothing, **energy, itl_milliseconds=17),
-    )  # fmt: skip
+    decode = plan(second, longest_request_tokens=longest)
     for one_of_them, other, percent in ((first, second, 41), (replace(first, utilization=0.1 * one), second, 30)):
         both = Disaggregated(one_of_them, other, found.pairs)
         fields = figures_of(both, both.best, spec(), decode)
@@ -174,3 +193,69 @@ def test_the_plan_of_a_pair_has_the_figures_of_both_roles(
         assert (figures.power_watts, figures.idle_power_watts, figures.concurrency) == (700, 301, 11)
         assert (figures.ttft_milliseconds, figures.end_to_end_milliseconds) == (121, 901)
         assert (figures.itl_milliseconds, figures.utilization_percent) == (17, percent)
+
+
+def shown_at(joules: Sequence[float], reason: str = "uses more energy") -> tuple[Alternative, ...]:
+    """Return plans without roles of given energies."""
+    rows = candidates(*({"joules": each} for each in joules))
+    return tuple(alternative(rows, i, reason) for i in range(len(joules)))
+
+
+@pytest.fixture
+def problem_of(models: dict[str, ModelSpec], predictor: ArithmeticPredictor) -> Callable[..., Problem]:
+    """Return a function that makes a problem of a spec, with no nodes."""
+    return lambda asked: Problem(asked, "team/chat", models["8b"], (), {}, predictor, None)
+
+
+@pytest.mark.parametrize(("objective", "place"), [("MinimizeEnergy", 2), ("MinimizePower", 0), ("MinimizeGPUs", 4)])
+def test_a_pair_takes_the_place_of_the_last_alternative(
+    objective: str, place: int, problem_of: Callable[..., Problem]
+) -> None:
+    # The pair uses 0.37 J per token and 700 W; the others draw 800 W, and have four GPUs as the pair has.
+    found, rows = pairs(), candidates(TOGETHER)
+    others = shown_at([0.35, 0.36, 0.38, 0.39, 0.41])
+    table = tuple(table_row(each, is_chosen=False) for each in shown_at([0.35, 0.37, 0.38]))
+    status, shown = with_pair(
+        problem_of(spec(objective)), Solution(rows, (), 0), 0, plan(rows, alternatives=others), table, found
+    )
+    assert [each.prefill is not None for each in status.alternatives].index(True) == place
+    assert [each for each in status.alternatives if each.prefill is None] == list(others[:4])
+    assert [row["joulesPerOutputToken"] for row in shown] == ["350m", "370m", "370m", "380m"]
+    assert [row["prefill"] for row in shown] == [None, None, "1 x TP2, max batch 4", None]
+    assert not any(row["chosen"] for row in shown)
+
+
+@pytest.mark.parametrize(
+    ("objective", "gpus", "reason"),
+    [
+        ("MinimizeEnergy", 4, "uses 8 % more energy"),
+        ("MinimizePower", 4, "draws 14 % more power"),
+        ("MinimizeGPUs", 4, "uses 8 % more energy"),
+        ("MinimizeGPUs", 8, "uses 8 GPUs instead of 4"),
+    ],
+)
+def test_a_pair_that_is_the_plan_says_why_others_are_not(
+    objective: str, gpus: int, reason: str, problem_of: Callable[..., Problem]
+) -> None:
+    found, together = pairs(), candidates(TOGETHER | {"replicas": gpus // 2})
+    best = alternative(together, 0, "")
+    breaks = "ITL P95 9 ms > 5 ms"
+    others = (*shown_at([0.3]), *shown_at([0.31, 0.32, 0.33, 0.34, 0.35], breaks))
+    table = (table_row(shown_at([0.31], breaks)[0], is_chosen=False), table_row(best, is_chosen=True))
+    status, rows = followed(problem_of(spec(objective)), found, plan(found.decode), best, others, table)
+    assert status.prefill is not None
+    assert (status.gpus, status.predicted.power_watts) == (4, 700)
+    # Four that break an objective, and the best plan without roles.
+    assert status.alternatives == (*others[1:5], best.model_copy(update={"reason": reason}))
+    assert [(row["reason"], row["chosen"]) for row in rows] == [
+        (breaks, False),
+        ("prompts on 1 x TP2, max batch 4", True),
+        (reason, False),
+    ]
+
+
+def test_a_pair_may_be_the_only_plan(problem_of: Callable[..., Problem]) -> None:
+    found = pairs()
+    status, rows = followed(problem_of(spec()), found, plan(found.decode), None, (), ())
+    assert status.alternatives == ()
+    assert [row["chosen"] for row in rows] == [True]

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.unit.planner.conftest import H100, L40S, ArithmeticPredictor
+from tests.unit.planner.conftest import H100, L40S, ArithmeticPredictor, dense
 
-from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus, PredictedFigures, PrefillReplicas, ReplicaLayout
 from energylens.planner.planning import problem_for
 from energylens.planner.search.disaggregation import SERVED, Disaggregated, Pairing, best_pairs
+from energylens.planner.search.placement import layout_at, placement_at
 from energylens.planner.types import ClusterSnapshot, PowerAllowance
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
@@ -37,6 +38,7 @@ def pairs(
         pools: Any = ((H100, 4, 1),),
         pairing: Pairing | None = None,
         idle: Mapping[str, float] | None = None,
+        model: ModelSpec | None = None,
         **parts: Any,
     ) -> Disaggregated | None:
         asked = make_deployment(
@@ -51,7 +53,7 @@ def pairs(
         allowance = None if watts is None else PowerAllowance(watts, "EnergyBudget team-a/cap")
         snapshot = make_snapshot(*pools)
         known = gpus | {name: replace(gpus[name], loaded_idle_watts=watts) for name, watts in (idle or {}).items()}
-        problem = problem_for(asked, models["8b"], snapshot, known, predictor, allowance, None)
+        problem = problem_for(asked, model or models["8b"], snapshot, known, predictor, allowance, None)
         return best_pairs(problem) if pairing is None else best_pairs(problem, pairing)
 
     return build
@@ -105,7 +107,8 @@ def test_a_latency_may_be_exactly_its_objective(field: str, name: str, pairs: Pa
         "E2E": found.best.end_to_end_upper_ms,
     }[name]
     limit = math.ceil(upper)
-    assert feasible(pairs(slo={field: limit}, **two)).best == found.best
+    # Without the limit on GPUs, dearer pairs are faster.
+    assert feasible(pairs(slo={field: limit})).best == found.best
     broken = pairs(slo={field: limit - 1}, **two)
     assert broken is not None
     assert not broken.is_feasible
@@ -147,6 +150,16 @@ def _holds(found: Disaggregated | None) -> bool:
     return found is not None and found.is_feasible
 
 
+def test_of_pairs_with_as_few_gpus_the_one_of_least_energy_is_best(pairs: Pairs) -> None:
+    # Lower power caps use less energy here.
+    fewest, least = (
+        feasible(pairs(energy={"objective": each, "powerCap": {"mode": "Plan"}}))
+        for each in ("MinimizeGPUs", "MinimizeEnergy")
+    )
+    assert fewest.best.joules_per_output_token == least.best.joules_per_output_token
+    assert fewest.best.joules_per_output_token < 0.99 * feasible(pairs()).best.joules_per_output_token
+
+
 def test_pods_of_both_roles_need_places_at_once(pairs: Pairs) -> None:
     assert feasible(pairs(pools=((H100, 1, 2),))).best.gpus == 2
     assert feasible(pairs(pools=((H100, 2, 1),))).best.gpus == 2
@@ -160,15 +173,52 @@ def test_the_operator_runs_only_pairs_that_can_exchange_the_cache(pairs: Pairs) 
     fast = {"slo": {"itlMilliseconds": 8}, "pairing": SERVED}
     assert sizes(feasible(pairs(**fast))) == (1, 2)
     assert sizes(feasible(pairs(**fast, engine={"type": "SGLang"}))) == (2, 2)
-    for spread in (((H100, 1, 8),), ((H100, 2, 4),)):
-        found = pairs(pools=spread, **fast)
-        assert found is not None
-        (pair, _), prefill, decode = found.pairs[0], found.prefill, found.decode
-        assert (prefill.nodes_per_replica[pair.prefill], decode.nodes_per_replica[pair.decode]) == (1, 1)
-        assert (prefill.layouts.pipeline_parallel[pair.prefill], decode.layouts.pipeline_parallel[pair.decode]) == (
-            1,
-            1,
-        )
+    staged = {"planning": {"overrides": {"pipelineParallel": 2, "maxBatchSize": 16}}}
+    assert pairs(**staged) is not None
+    assert pairs(**staged, pairing=SERVED) is None
+
+
+def test_sizes_that_do_not_divide_each_other_exchange_no_cache(pairs: Pairs) -> None:
+    """82 GB of weights need two GPUs, and the steps of decode three."""
+    model = dense("example/24-heads", 60, 6144, 24, 24, 28800)
+    parts: dict[str, Any] = {"model": model, "pools": ((H100, 8, 1),), "slo": {"itlMilliseconds": 18}}
+    five, six = {"maxGPUs": 5}, {"maxGPUs": 6}
+    assert sizes(feasible(pairs(**parts, hardware=five))) == (2, 3)
+    assert not _holds(pairs(**parts, hardware=five, pairing=SERVED))
+    assert sizes(feasible(pairs(**parts, hardware=six, pairing=SERVED))) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("decode", "prefill"),
+    [
+        ({}, {}),
+        ({"replicas": 2}, {}),
+        ({"tensor_parallel": 2}, {}),
+        ({"pipeline_parallel": 2}, {}),
+        ({}, {"replicas": 2}),
+        ({}, {"tensor_parallel": 2}),
+    ],
+)
+def test_the_pair_of_a_running_plan_is_found_again(
+    decode: dict[str, int], prefill: dict[str, int], pairs: Pairs
+) -> None:
+    found = feasible(pairs())
+    pair = found.best
+    first = PrefillReplicas(**dict(layout_at(found.prefill, pair.prefill)))
+    plan = PlanStatus(
+        hash="", predictor_version="1", confidence="Measured", binding_constraint="None",
+        **placement_at(found.decode, pair.decode), prefill=first.model_copy(update=prefill),
+        predicted=PredictedFigures.model_construct(),
+    ).model_copy(update=decode)  # fmt: skip
+    again = pairs(pairing=Pairing(only=plan))
+    assert again is not None
+    ((same, _),) = again.pairs
+    assert dict(layout_at(again.decode, same.decode)) == {
+        name: getattr(plan, name) for name in ReplicaLayout.model_fields
+    }
+    assert PrefillReplicas(**dict(layout_at(again.prefill, same.prefill))) == plan.prefill
+    for other in ({"replicas": 5}, {"max_batch_size": 8}, {"gpu_product": L40S}, {"expert_parallel": 2}):
+        assert pairs(pairing=Pairing(only=plan.model_copy(update=other))) is None
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
