@@ -38,6 +38,8 @@ def test_the_cost_of_risk_is_the_difference_of_the_predictions(
 def test_the_lowest_prediction_takes_no_risk() -> None:
     assert risk_taken(Solution(candidates(CERTAIN, RISKY), (), 1), "MinimizeEnergy") is None
     assert risk_taken(Solution(candidates({**RISKY, "joules": 0.5}, CERTAIN), (), 1), "MinimizeEnergy") is None
+    # As low as another prediction, of which less is known.
+    assert risk_taken(Solution(candidates({"unshared": 0.3}, {}), (), 1), "MinimizeEnergy") is None
 
 
 def test_a_lower_prediction_that_breaks_an_objective_is_no_cost_of_risk() -> None:

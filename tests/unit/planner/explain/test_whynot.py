@@ -182,6 +182,126 @@ def test_gpus_of_others_are_named(make_problem: Callable[..., Problem]) -> None:
     assert answer.winning[0].changes[0].field == "free GPUs"
 
 
+ONLY_H100 = {"gpuProducts": ["H100"]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "choice", "verdict", "changes"),
+    [
+        # Fields, values, changed values, whether the requested plan then wins, whether the change relaxes the field.
+        (
+            {"hardware": ONLY_H100},
+            choose(gpu=H200),
+            "Removed",
+            [("spec.hardware.gpuProducts", "[H100]", f"[{H200}]", True, True)],
+        ),
+        (
+            {"hardware": ONLY_H100, "slo": {"percentile": "P50", "itlMilliseconds": 60}},
+            choose(gpu=L40S),
+            "Removed",
+            [("spec.hardware.gpuProducts", "[H100]", f"[{L40S}]", False, True)],
+        ),
+        (
+            {"hardware": {"maxGPUs": 2}, "slo": {"percentile": "P50", "itlMilliseconds": 14}},
+            choose(tensor_parallel=4),
+            "Removed",
+            [("spec.hardware.maxGPUs", "2", "4", True, True)],
+        ),
+        (
+            {"hardware": ONLY_H100},
+            choose(tensor_parallel=2),
+            "Loses",
+            [
+                ("spec.hardware.gpuProducts", "[H100]", f"[{H200}]", True, True),
+                ("spec.slo.itlMilliseconds", "30", "31", True, True),
+                ("spec.hardware.maxGPUs", "not set", "3", True, False),
+                ("spec.slo.joulesPerOutputToken", "not set", "1813.821m", True, False),
+            ],
+        ),
+        (
+            {},
+            choose(tensor_parallel=8),
+            "Loses",
+            [
+                ("spec.slo.ttftMilliseconds", "not set", "14", True, False),
+                ("spec.slo.itlMilliseconds", "30", "12", True, False),
+                ("spec.slo.tpotMilliseconds", "not set", "15", True, False),
+                ("spec.slo.endToEndMilliseconds", "not set", "6153", True, False),
+            ],
+        ),
+        ({}, choose(gpu=H100), "Loses", []),
+    ],
+)
+def test_every_change_that_helps_is_named_and_does(
+    spec: dict[str, Any],
+    choice: Choice,
+    verdict: str,
+    changes: list[tuple[str, str, str, bool, bool]],
+    make_problem: Callable[..., Problem],
+) -> None:
+    spec = {"slo": PLAIN} | spec
+    answer = why_not(make_problem(**spec), choice)
+    found = [(one.changes[0].field, one.changes[0].value, one.changes[0].allowed) for one in answer.winning]
+    assert answer.verdict == verdict
+    assert found == [(field, value, allowed) for field, value, allowed, _, _ in changes]
+    assert [(one.wins, one.relaxes) for one in answer.winning] == [(wins, relaxes) for *_, wins, relaxes in changes]
+    for one in answer.winning:
+        assert chosen_is(make_problem(**changed(spec, one)), choice) is one.wins
+        assert one.joules_per_output_token > 0
+
+
+@pytest.mark.parametrize(
+    ("used", "choice", "allowed", "wins"),
+    [(4, choose(tensor_parallel=8, gpu=H200), f"8 of {H200}", False), (7, choose(gpu=H200), f"2 of {H200}", True)],
+)
+def test_the_gpus_to_free_are_counted(
+    used: int, choice: Choice, allowed: str, wins: bool, make_problem: Callable[..., Problem]
+) -> None:
+    (one,) = why_not(make_problem(used=used, slo=PLAIN), choice).winning
+    assert [change.allowed for change in one.changes] == [allowed]
+    assert (one.wins, one.relaxes) == (wins, True)
+
+
+def test_the_rules_that_removed_requested_candidates_are_counted(make_problem: Callable[..., Problem]) -> None:
+    answer = why_not(make_problem(slo=PLAIN, hardware=ONLY_H100), choose(gpu=L40S, tensor_parallel=4))
+    assert [one.rule for one in answer.rejections] == ["GPUProductNotAllowed"]
+    asked = solve(make_problem(slo=PLAIN, hardware=ONLY_H100, planning={"overrides": {"tensorParallel": 4}}))
+    rows = asked.rows
+    assert answer.rejections[0].candidates == int((rows.product == rows.products.index(L40S)).sum())
+    answer = why_not(make_problem(slo=PLAIN), choose(tensor_parallel=3, gpu=H200))
+    assert answer.message == (
+        "64 attention heads are not divisible by tensor parallel (1 x NVIDIA-H200 TP3, max batch 1)"
+    )
+
+
+def test_the_largest_nodes_of_each_product_are_named(
+    make_deployment: Callable[..., LLMDeployment],
+    make_snapshot: Callable[..., ClusterSnapshot],
+    gpus: Mapping[str, GpuSpec],
+    models: Mapping[str, ModelSpec],
+    predictor: ArithmeticPredictor,
+) -> None:
+    snapshot = make_snapshot((H100, 8, 1), (L40S, 2, 1), (L40S, 4, 1))
+    problem = problem_for(make_deployment(slo=PLAIN), models["70b"], snapshot, gpus, predictor, None, None)
+    assert why_not(problem, choose(tensor_parallel=16)).message == (
+        "no such layout can be placed on the nodes that the spec may use: "
+        f"1 node of {H100} with up to 8 GPUs; 2 nodes of {L40S} with up to 4 GPUs"
+    )
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        ("MinimizeGPUs", "uses 4 GPUs; the plan 1 x NVIDIA-H200 TP2, max batch 256 uses 2"),
+        ("MinimizePower", "uses 89 % more power than the plan 1 x NVIDIA-H200 TP2, max batch 256"),
+        ("MinimizeEnergy", "uses 89 % more energy than the plan 1 x NVIDIA-H200 TP2, max batch 256"),
+    ],
+)
+def test_the_loss_is_one_of_the_objective(objective: str, words: str, make_problem: Callable[..., Problem]) -> None:
+    answer = why_not(make_problem(slo=PLAIN, energy={"objective": objective}), choose(tensor_parallel=4))
+    assert answer.message.endswith(words)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     itl=st.integers(8, 80),

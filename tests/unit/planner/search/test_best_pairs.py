@@ -221,6 +221,22 @@ def test_the_pair_of_a_running_plan_is_found_again(
         assert pairs(pairing=Pairing(only=plan.model_copy(update=other))) is None
 
 
+def test_the_pair_of_a_running_plan_is_of_its_product(pairs: Pairs) -> None:
+    pools = ((H100, 4, 1), (L40S, 4, 1))
+    found = feasible(pairs(pools=pools, slo={"itlMilliseconds": 60}))
+    for number in (0, 1):
+        pair, _ = found.pairs[number]
+        plan = PlanStatus(
+            hash="", predictor_version="1", confidence="Measured", binding_constraint="None",
+            **placement_at(found.decode, pair.decode),
+            prefill=PrefillReplicas(**dict(layout_at(found.prefill, pair.prefill))),
+            predicted=PredictedFigures.model_construct(),
+        )  # fmt: skip
+        again = pairs(pools=pools, slo={"itlMilliseconds": 60}, pairing=Pairing(only=plan))
+        assert again is not None
+        assert [each for each, _ in again.pairs] == [pair]
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_pairs_that_hold_come_first_and_then_the_objective_counts(objective: str, pairs: Pairs) -> None:
     pools = ((H100, 4, 1), (L40S, 4, 1))
