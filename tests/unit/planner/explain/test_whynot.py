@@ -173,6 +173,7 @@ def test_what_needs_several_changes_names_them_all(make_problem: Callable[..., P
         "spec.slo.itlMilliseconds",
         "spec.hardware.maxGPUs",
     }
+    assert (one.wins, one.relaxes) == (False, True)
     assert solve(make_problem(**changed(spec, one))).chosen is not None
 
 
@@ -246,8 +247,11 @@ def test_every_change_that_helps_is_named_and_does(
     assert found == [(field, value, allowed) for field, value, allowed, _, _ in changes]
     assert [(one.wins, one.relaxes) for one in answer.winning] == [(wins, relaxes) for *_, wins, relaxes in changes]
     for one in answer.winning:
-        assert chosen_is(make_problem(**changed(spec, one)), choice) is one.wins
-        assert one.joules_per_output_token > 0
+        after = make_problem(**changed(spec, one))
+        assert chosen_is(after, choice) is one.wins
+        there = why_not(after, choice).asked
+        assert there is not None
+        assert one.joules_per_output_token == float(there.rows.joules_per_output_token[there.index])
 
 
 @pytest.mark.parametrize(
