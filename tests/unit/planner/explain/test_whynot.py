@@ -231,6 +231,7 @@ ONLY_H100 = {"gpuProducts": ["H100"]}
             ],
         ),
         ({}, choose(gpu=H100), "Loses", []),
+        ({}, choose(gpu=L40S), "Removed", [("spec.slo.itlMilliseconds", "30", "57", False, True)]),
     ],
 )
 def test_every_change_that_helps_is_named_and_does(
