@@ -111,7 +111,7 @@ def test_gpus_decide_before_energy(replicas: int, joules: float, loses_to_it: bo
     assert loses(pairs(), both, 0, spec("MinimizeGPUs")) is loses_to_it
 
 
-def plan(rows: Candidates, **fields: Any) -> PlanStatus:
+def unpredicted(rows: Candidates, **fields: Any) -> PlanStatus:
     """Return the first row as a plan without figures."""
     figures: Any = dict.fromkeys(
         ("power_watts", "idle_power_watts", "output_tokens_per_second", "concurrency", "ttft_milliseconds"), 0
@@ -181,7 +181,7 @@ def test_the_plan_of_a_pair_has_the_figures_of_both_roles(
         found.decode, joules_low=0.2 * one, joules_high=0.5 * one, idle_power_watts=200.4 * one, concurrency=8.4 * one,
         utilization=0.3 * one,
     )  # fmt: skip
-    decode = plan(second, longest_request_tokens=longest)
+    decode = unpredicted(second, longest_request_tokens=longest)
     for one_of_them, other, percent in ((first, second, 41), (replace(first, utilization=0.1 * one), second, 30)):
         both = Disaggregated(one_of_them, other, found.pairs)
         fields = figures_of(both, both.best, spec(), decode)
@@ -216,7 +216,7 @@ def test_a_pair_takes_the_place_of_the_last_alternative(
     others = shown_at([0.35, 0.36, 0.38, 0.39, 0.41])
     table = tuple(table_row(each, is_chosen=False) for each in shown_at([0.35, 0.37, 0.38]))
     status, shown = with_pair(
-        problem_of(spec(objective)), Solution(rows, (), 0), 0, plan(rows, alternatives=others), table, found
+        problem_of(spec(objective)), Solution(rows, (), 0), 0, unpredicted(rows, alternatives=others), table, found
     )
     assert [each.prefill is not None for each in status.alternatives].index(True) == place
     assert [each for each in status.alternatives if each.prefill is None] == list(others[:4])
@@ -242,7 +242,7 @@ def test_a_pair_that_is_the_plan_says_why_others_are_not(
     breaks = "ITL P95 9 ms > 5 ms"
     others = (*shown_at([0.3]), *shown_at([0.31, 0.32, 0.33, 0.34, 0.35], breaks))
     table = (table_row(shown_at([0.31], breaks)[0], is_chosen=False), table_row(best, is_chosen=True))
-    status, rows = followed(problem_of(spec(objective)), found, plan(found.decode), best, others, table)
+    status, rows = followed(problem_of(spec(objective)), found, unpredicted(found.decode), best, others, table)
     assert status.prefill is not None
     assert (status.gpus, status.predicted.power_watts) == (4, 700)
     # Four that break an objective, and the best plan without roles.
@@ -256,6 +256,6 @@ def test_a_pair_that_is_the_plan_says_why_others_are_not(
 
 def test_a_pair_may_be_the_only_plan(problem_of: Callable[..., Problem]) -> None:
     found = pairs()
-    status, rows = followed(problem_of(spec()), found, plan(found.decode), None, (), ())
+    status, rows = followed(problem_of(spec()), found, unpredicted(found.decode), None, (), ())
     assert status.alternatives == ()
     assert [row["chosen"] for row in rows] == [True]

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.unit.planner.conftest import H100, L40S, ArithmeticPredictor, dense
+from tests.unit.planner.explain.test_pairs import unpredicted
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus, PredictedFigures, PrefillReplicas, ReplicaLayout
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus, PrefillReplicas, ReplicaLayout
 from energylens.planner.planning import problem_for
-from energylens.planner.search.disaggregation import SERVED, Disaggregated, Pairing, best_pairs
-from energylens.planner.search.placement import layout_at, placement_at
+from energylens.planner.search.disaggregation import SERVED, Disaggregated, Pair, Pairing, best_pairs
+from energylens.planner.search.placement import layout_at
 from energylens.planner.types import ClusterSnapshot, PowerAllowance
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
@@ -188,6 +190,12 @@ def test_sizes_that_do_not_divide_each_other_exchange_no_cache(pairs: Pairs) -> 
     assert sizes(feasible(pairs(**parts, hardware=six, pairing=SERVED))) == (3, 3)
 
 
+def _running(found: Disaggregated, pair: Pair) -> PlanStatus:
+    """Return a pair as a plan without figures."""
+    prefill = PrefillReplicas(**dict(layout_at(found.prefill, pair.prefill)))
+    return unpredicted(found.decode.take(np.array([pair.decode])), prefill=prefill)
+
+
 @pytest.mark.parametrize(
     ("decode", "prefill"),
     [
@@ -204,12 +212,9 @@ def test_the_pair_of_a_running_plan_is_found_again(
 ) -> None:
     found = feasible(pairs())
     pair = found.best
-    first = PrefillReplicas(**dict(layout_at(found.prefill, pair.prefill)))
-    plan = PlanStatus(
-        hash="", predictor_version="1", confidence="Measured", binding_constraint="None",
-        **placement_at(found.decode, pair.decode), prefill=first.model_copy(update=prefill),
-        predicted=PredictedFigures.model_construct(),
-    ).model_copy(update=decode)  # fmt: skip
+    plan = _running(found, pair)
+    assert plan.prefill is not None
+    plan = plan.model_copy(update=decode | {"prefill": plan.prefill.model_copy(update=prefill)})
     again = pairs(pairing=Pairing(only=plan))
     assert again is not None
     ((same, _),) = again.pairs
@@ -226,12 +231,7 @@ def test_the_pair_of_a_running_plan_is_of_its_product(pairs: Pairs) -> None:
     found = feasible(pairs(pools=pools, slo={"itlMilliseconds": 60}))
     for number in (0, 1):
         pair, _ = found.pairs[number]
-        plan = PlanStatus(
-            hash="", predictor_version="1", confidence="Measured", binding_constraint="None",
-            **placement_at(found.decode, pair.decode),
-            prefill=PrefillReplicas(**dict(layout_at(found.prefill, pair.prefill))),
-            predicted=PredictedFigures.model_construct(),
-        )  # fmt: skip
+        plan = _running(found, pair)
         again = pairs(pools=pools, slo={"itlMilliseconds": 60}, pairing=Pairing(only=plan))
         assert again is not None
         assert [each for each, _ in again.pairs] == [pair]
