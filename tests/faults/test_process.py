@@ -207,9 +207,17 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 async def test_a_list_that_outlives_its_first_pages_is_made_again_beside_the_watches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, sweeps: list[str]
 ) -> None:
-    with api_server(forgotten={"pods"}) as server:
+    # Of the second page, so that the start is not over before the list is made again.
+    team = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": "team", "uid": "namespace-1", "resourceVersion": "1"},
+    }
+    with api_server(forgotten={"namespaces"}, items={"namespaces": [team]}) as server:
         async with running(server, tmp_path, monkeypatch) as operator:
-            await operator.until(lambda said: said == "200 ok" and "pods" in server.watched)
+            # It leads, too: a standby is ready as well.
+            await operator.until(lambda said: "namespaces" in server.watched)
+            await operator.until(lambda said: said == "200 ok")
         assert not server.forgotten
         # Had kopf ended, every kind would be watched twice.
         assert {server.watched.count(plural) for plural in WATCHED} == {1}

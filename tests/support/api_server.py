@@ -41,6 +41,8 @@ class ApiServer:
     """By plural: bytes that the next watch ends with; removed once sent."""
     forgotten: set[str] = field(default_factory=set)
     """Plurals of which the second page of kopf's next list is gone; removed once told."""
+    items: dict[str, list[Object]] = field(default_factory=dict)
+    """By plural: the objects of its lists, but for the first page of one that is forgotten."""
     token: str = ""
     """The only token that is known; "" where everybody is."""
     lease: Object | None = None
@@ -98,7 +100,7 @@ class ApiServer:
                 return web.json_response({"metadata": {"resourceVersion": "1", "continue": "next"}, "items": []})
             self.forgotten.remove(plural)
             return _failure(410, "The provided continue parameter is too old")
-        return web.json_response({"metadata": {"resourceVersion": "1"}, "items": []})
+        return web.json_response({"metadata": {"resourceVersion": "1"}, "items": self.items.get(plural, [])})
 
     async def _watch(self, request: web.Request, plural: str) -> web.StreamResponse:
         self.watched.append(plural)
