@@ -15,11 +15,11 @@ from energylens.controller import memory
 
 # Blocks of 8 kB, each of which lies before a block that stays: glibc gives nothing of that back by itself.
 SPREAD = """
-import ctypes, sys
+import ctypes, os, sys
 from energylens.controller import memory
 memory.keep_little()
 def resident():
-    return int(open("/proc/self/statm").read().split()[1]) * 4096
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGESIZE")
 freed, kept = [], []
 for number in range(4000):
     freed.append(bytes(8192 + number % 2))

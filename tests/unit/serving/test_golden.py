@@ -18,6 +18,16 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.serving import Placement, Strategy, manifests
 
 GOLDEN = Path(__file__).parent / "golden"
+WITH_ROLES: dict[str, Any] = {
+    "planning": {"disaggregation": "Follow"},
+    "routing": {
+        "inferencePool": {"endpointPicker": {"name": "chat-epp"}},
+        "disaggregation": {"router": "LLMD", "sidecarImage": "registry.example.com/sidecar:v1"},
+    },
+}
+PREFILL = PrefillReplicas(
+    replicas=2, tensor_parallel=2, pipeline_parallel=1, expert_parallel=1, data_parallel=1, max_batch_size=4
+)
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "8b-tp1": (
         "8b",
@@ -110,46 +120,24 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "70b-prefill-decode": (
         "70b",
         {
-            "planning": {"disaggregation": "Follow"},
-            "routing": {
-                "inferencePool": {"endpointPicker": {"name": "chat-epp"}},
-                "disaggregation": {"router": "LLMD", "sidecarImage": "registry.example.com/sidecar:v1"},
-            },
+            **WITH_ROLES,
         },
         {
             "tensor_parallel": 4,
             "serving_hash": "89abcdef01234567",
-            "prefill": PrefillReplicas(
-                replicas=2,
-                tensor_parallel=2,
-                pipeline_parallel=1,
-                expert_parallel=1,
-                data_parallel=1,
-                max_batch_size=4,
-            ),
+            "prefill": PREFILL,
         },
     ),
     "70b-sglang-prefill-decode": (
         "70b",
         {
             "engine": {"type": "SGLang", "extraArgs": ["--disaggregation-ib-device=mlx5_0"]},
-            "planning": {"disaggregation": "Follow"},
-            "routing": {
-                "inferencePool": {"endpointPicker": {"name": "chat-epp"}},
-                "disaggregation": {"router": "LLMD", "sidecarImage": "registry.example.com/sidecar:v1"},
-            },
+            **WITH_ROLES,
         },
         {
             "tensor_parallel": 2,
             "serving_hash": "89abcdef01234567",
-            "prefill": PrefillReplicas(
-                replicas=2,
-                tensor_parallel=2,
-                pipeline_parallel=1,
-                expert_parallel=1,
-                data_parallel=1,
-                max_batch_size=4,
-            ),
+            "prefill": PREFILL,
         },
     ),
     "405b-sglang-two-nodes": (
