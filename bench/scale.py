@@ -481,10 +481,21 @@ PARTS = {
 }
 
 
+def sizes(text: str) -> list[int]:
+    """Return sizes that are separated by commas.
+
+    Raises:
+        argparse.ArgumentTypeError: one is no positive whole number.
+    """
+    if not all(part.isdecimal() and int(part) > 0 for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed are positive whole numbers with commas, such as 100,300")
+    return [int(part) for part in text.split(",")]
+
+
 def main() -> int:
     """Run the sizes that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--objects", default="100,300", help="sizes, with commas (default: %(default)s)")
+    parser.add_argument("--objects", default="100,300", type=sizes, help="sizes, with commas (default: %(default)s)")
     parser.add_argument("--parts", default=",".join(PARTS), help="in their order (default: %(default)s)")
     parser.add_argument("--distinct", type=int, default=200, help="distinct specs (default and most: %(default)s)")
     parser.add_argument("--no-budgets", action="store_true", help="leave EnergyBudgets and the ClusterEnergyBudget out")
@@ -500,7 +511,7 @@ def main() -> int:
     record = Record(options.json, options.seconds)
     try:
         with ending_after(options.seconds):
-            for objects in map(int, options.objects.split(",")):
+            for objects in options.objects:
                 # Also after a SIGKILL no cluster is left.
                 with (
                     tempfile.TemporaryDirectory(prefix="energylens-scale-") as folder,
