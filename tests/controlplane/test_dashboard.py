@@ -1,4 +1,4 @@
-"""Every panel of the dashboard, by a real Prometheus that scrapes the operator's own registry with all figures in it.
+"""Every panel of the dashboard, by a real Prometheus that scrapes the operator's own page with all figures on it.
 
 A cluster has some of them only after an hour, or when something fails; the operator's own tests ask there.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import start_http_server
 from tests.support.dashboard import filled_queries
+from tests.support.metrics_page import scrape, served
 from tests.support.prometheus import prometheus
 
 from energylens.api.energybudget import EnergyBudgetStatus
@@ -87,33 +87,27 @@ def work(metrics: Metrics) -> None:
     metrics.collect_failures.labels("Timeout").inc()
 
 
-def test_every_family_of_a_deployment_has_a_series_here() -> None:
-    found = {metric.name for metric in full().registry.collect() if metric.samples}
+async def test_every_family_of_a_deployment_has_a_series_here() -> None:
+    found = {family.name for family in (await scrape(full())).families if family.samples}
     assert {family.name for family in DEPLOYMENT_FAMILIES} <= found
 
 
 def test_every_query_of_the_dashboard_yields_numbers(tmp_path: Path) -> None:
     queries = filled_queries("team")
     metrics, port = full(), free_port()
-    server, thread = start_http_server(port, "127.0.0.1", registry=metrics.registry)
-    try:
-        with prometheus(tmp_path, f"http://127.0.0.1:{port}/none") as scraping:
-            scraping.scrape("operator", f"http://127.0.0.1:{port}/metrics")
+    with served(metrics, port), prometheus(tmp_path, f"http://127.0.0.1:{port}/none") as scraping:
+        scraping.scrape("operator", f"http://127.0.0.1:{port}/metrics")
 
-            def silent() -> list[str]:
-                work(metrics)
-                return [
-                    query
-                    for query, expression in queries.items()
-                    if not [value for _, value in scraping.values(expression) if value == value]
-                ]
+        def silent() -> list[str]:
+            work(metrics)
+            return [
+                query
+                for query, expression in queries.items()
+                if not [value for _, value in scraping.values(expression) if value == value]
+            ]
 
-            def every_query_answers() -> bool:
-                assert silent() == []
-                return True
+        def every_query_answers() -> bool:
+            assert silent() == []
+            return True
 
-            eventually(every_query_answers, interval=1.0)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        eventually(every_query_answers, interval=1.0)

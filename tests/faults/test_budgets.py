@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from tests.support.metrics_page import scrape
 from tests.support.world import NAMESPACE, CrashError, Faults, World, llama, overrides
 
 from energylens.cluster.errors import ForbiddenError, TransientError
@@ -326,8 +327,8 @@ async def test_what_cannot_be_checked_denies_growth_and_kills_nothing(world: Wor
     await world.look(LOW, HIGH)
     await world.look(LOW, HIGH, seconds=1000)
     assert verdict(world, "Ready") == ("False", reason)
-    checked = "energylens_budget_checked", {"namespace": NAMESPACE, "name": "cap"}
-    assert world.budget_metrics.registry.get_sample_value(*checked) == 0
+    served = await scrape(world.budget_metrics)
+    assert served.value("energylens_budget_checked", namespace=NAMESPACE, name="cap") == 0
     assert world.cluster.children() == standing
     world.cluster.put(llama("low", planning=overrides(replicas=3)))
     await world.settle(LOW, HIGH)

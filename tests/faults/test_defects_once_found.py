@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.support.metrics_page import scrape
 from tests.support.world import KEY, Faults, World, llama, overrides, plain
 
 from energylens.api.parse import parse_llmdeployment
@@ -238,13 +239,14 @@ async def test_the_series_of_another_plans_measurement_go_with_that_plan() -> No
     found = window(energy_joules=600.0, power_watts=600.0, joules_per_output_token=2.0)
     world.reconciler.observing.measurements = lambda key, plan_hash: found if plan_hash == old_hash else None
     await world.settle()
-    registry = world.reconciler._metrics.registry
     labels = {"namespace": KEY[0], "name": KEY[1]}
-    assert registry.get_sample_value("energylens_measured_power_watts", labels) == 600.0
+    before = await scrape(world.reconciler._metrics)
+    assert before.value("energylens_measured_power_watts", **labels) == 600.0
     world.cluster.put(llama(planning=overrides(maxBatchSize=32)))
     await world.settle()
-    assert registry.get_sample_value("energylens_measured_power_watts", labels) is None
-    assert registry.get_sample_value("energylens_predicted_joules_per_output_token", labels) is not None
+    after = await scrape(world.reconciler._metrics)
+    assert after.value("energylens_measured_power_watts", **labels) is None
+    assert after.value("energylens_predicted_joules_per_output_token", **labels) is not None
 
 
 async def test_the_event_of_a_switch_says_what_it_costs_and_what_it_saves() -> None:

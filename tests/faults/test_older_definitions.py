@@ -6,6 +6,7 @@ import logging
 
 import pytest
 from tests.support.fake_cluster import FakeCluster
+from tests.support.metrics_page import scrape
 from tests.support.world import KEY, NAMESPACE, World, llama
 
 from energylens.cluster.errors import RefusedError
@@ -21,14 +22,14 @@ def older(**kinds: frozenset[tuple[str, ...]]) -> World:
     return World(FakeCluster(undeclared=kinds))
 
 
-def undeclared(metrics: Metrics, kind: str = "LLMDeployment") -> float | None:
-    return metrics.registry.get_sample_value("energylens_undeclared_status_fields", {"kind": kind})
+async def undeclared(metrics: Metrics, kind: str = "LLMDeployment") -> float | None:
+    return (await scrape(metrics)).value("energylens_undeclared_status_fields", kind=kind)
 
 
 async def test_a_status_has_what_the_older_definition_declares(caplog: pytest.LogCaptureFixture) -> None:
     world = older(LLMDeployment=OLD)
     metrics = Metrics(world.store)
-    assert undeclared(metrics) == 0
+    assert await undeclared(metrics) == 0
     world.cluster.put(llama())
     with caplog.at_level(logging.WARNING, "energylens"):
         await world.settle()
@@ -37,7 +38,7 @@ async def test_a_status_has_what_the_older_definition_declares(caplog: pytest.Lo
     assert "kvCacheTokens" not in status["plan"]
     assert "activeRevision" not in status
     assert not any("observedGeneration" in condition for condition in status["conditions"])
-    assert undeclared(metrics) == len(OLD)
+    assert await undeclared(metrics) == len(OLD)
     said = [record.message for record in caplog.records if "older than this operator" in record.message]
     assert "status.plan.kvCacheTokens" in said[-1]
     assert "status.conditions[].observedGeneration" in said[-1]
@@ -67,13 +68,13 @@ async def test_a_definition_that_is_replaced_later_gets_the_whole_status(caplog:
     world.clock.advance(AGAIN_SECONDS + 1)
     world.cluster.put(llama(energy={"priority": 1}))
     await world.settle()
-    assert undeclared(metrics) == 1
+    assert await undeclared(metrics) == 1
     world.cluster.undeclared = {}
     world.clock.advance(AGAIN_SECONDS + 1)
     world.cluster.put(llama(energy={"priority": 2}))
     with caplog.at_level(logging.INFO, "energylens"):
         await world.settle()
-    assert undeclared(metrics) == 0
+    assert await undeclared(metrics) == 0
     assert any("declares every field of the status again" in record.message for record in caplog.records)
     assert world.status()["plan"]["kvCacheTokens"]
 
@@ -87,7 +88,7 @@ async def test_a_status_without_the_fields_says_nothing_of_the_definition() -> N
     # Without a plan there is nothing in the status that the definition lacks.
     world.cluster.put(llama("other", model={"name": "nobody/knows"}))
     await world.settle((NAMESPACE, "other"))
-    assert undeclared(metrics) == 1
+    assert await undeclared(metrics) == 1
 
 
 async def test_budgets_are_written_as_far_as_they_are_declared() -> None:
@@ -125,5 +126,5 @@ async def test_another_refusal_is_no_older_definition() -> None:
     world.cluster.apply_status = refuse  # type: ignore[assignment, method-assign]
     with pytest.raises(RefusedError, match="Required value"):
         await world.reconciler.reconcile(KEY)
-    assert undeclared(metrics) == 0
+    assert await undeclared(metrics) == 0
     assert world.store.deployments[KEY] is body

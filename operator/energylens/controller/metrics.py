@@ -18,7 +18,7 @@ from prometheus_client import (
 from energylens.api.energybudget import EnergyBudgetStatus
 from energylens.api.timestamp import moment_of
 from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, ENERGY_BUDGET, LLM_DEPLOYMENT
-from energylens.controller.status_metrics import OBJECT, StatusCollector, StatusPage
+from energylens.controller.status_metrics import OBJECT, StatusPage
 from energylens.controller.store import Key, Store
 from energylens.decide.reasons import NO_PLAN_REASONS
 from energylens.measure.scrape import FailureReason
@@ -49,17 +49,13 @@ PLAN_DECISIONS: Mapping[str, tuple[str, ...]] = {
 
 
 class Metrics:
-    """All metrics, in a separate registry, so that two operators in one process do not share them."""
+    """All metrics. Two operators in one process share none."""
 
     def __init__(self, store: Store | None = None) -> None:
-        """Register the metrics; those of objects are computed from ``store``."""
+        """Register the metrics of the operator and of budgets; the series of LLMDeployments are read from ``store``."""
         store = store or Store()
         self._own = CollectorRegistry()
-        """Without the series of LLMDeployments."""
         self._statuses = StatusPage(store)
-        self.registry = CollectorRegistry()
-        self.registry.register(self._own)
-        self.registry.register(StatusCollector(store))
 
         def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
             return Gauge(name, text, labels, registry=self._own)
@@ -103,7 +99,7 @@ class Metrics:
             memory.gaps.show = lambda kind, count: self.undeclared_fields.labels(kind).set(count)
 
     async def page(self) -> AsyncIterator[bytes]:
-        """Yield what ``registry`` has, as Prometheus reads it, in parts."""
+        """Yield all series in parts, in the text format of Prometheus."""
         yield generate_latest(self._own)
         async for text in self._statuses.texts():
             yield text

@@ -218,20 +218,6 @@ DEPLOYMENT_FAMILIES = (
 )
 
 
-class StatusCollector(Collector):
-    """Yields the series of all objects in a store."""
-
-    def __init__(self, store: Store) -> None:
-        """Read ``store`` at each scrape."""
-        self._store = store
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield every family, those without a series too."""
-        statuses = {key: dict(body["status"]) for key, body in self._store.deployments.items()}
-        for family in DEPLOYMENT_FAMILIES:
-            yield _metric(family, ((key, sample) for key, status in statuses.items() for sample in family.read(status)))
-
-
 class StatusPage:
     """The series of all objects in a store as Prometheus reads them, made again only for statuses that changed.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.support.metrics_page import scrape
 
 from energylens.controller.metrics import Metrics
 from energylens.decide.reasons import ConditionType, Reason
@@ -35,9 +37,9 @@ def queries() -> Iterator[str]:
 
 def served() -> set[str]:
     names = set()
-    for metric in Metrics().registry.collect():
-        suffixes = {"counter": ("_total",), "info": ("_info",), "histogram": ("_bucket", "_sum", "_count")}
-        names |= {metric.name + suffix for suffix in suffixes.get(metric.type, ("",))}
+    for family in asyncio.run(scrape(Metrics())).families:
+        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+        names |= {family.name + suffix for suffix in suffixes.get(family.type, ("",))}
     return names
 
 

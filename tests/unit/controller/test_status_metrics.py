@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import pairwise
 from typing import Any, get_args
 
 import pytest
-from prometheus_client import generate_latest
+from tests.support.metrics_page import Scrape, page, scrape
 
 from energylens.controller.metrics import PLAN_DECISIONS, Metrics
 from energylens.controller.status_metrics import _AT_ONCE, DEPLOYMENT_FAMILIES
@@ -52,19 +51,19 @@ STATUS: dict[str, Any] = {
 }
 
 
-def metrics(status: dict[str, Any]) -> Metrics:
+def scraped(status: dict[str, Any]) -> Scrape:
     store = Store()
     metadata = {"namespace": "team", "name": "llama", "uid": "u", "resourceVersion": "1"}
     store.put_deployment({"metadata": metadata, "spec": {}, "status": status}, deleted=False)
-    return Metrics(store)
+    return asyncio.run(scrape(Metrics(store)))
 
 
-def value(found: Metrics, name: str, **labels: str) -> float | None:
-    return found.registry.get_sample_value(f"energylens_{name}", {**LABELS, **labels})
+def value(found: Scrape, name: str, **labels: str) -> float | None:
+    return found.value(f"energylens_{name}", **LABELS, **labels)
 
 
 def test_figures_are_those_of_the_status_in_base_units() -> None:
-    found = metrics(STATUS)
+    found = scraped(STATUS)
     assert value(found, "predicted_joules_per_output_token") == 0.4
     assert value(found, "measured_joules_per_output_token") == 0.5
     assert (value(found, "predicted_itl_seconds"), value(found, "measured_itl_seconds")) == (0.02, 0.025)
@@ -91,7 +90,7 @@ PREVIOUS = {
 def test_the_saving_is_that_of_two_measured_plans_at_a_similar_load() -> None:
     status = {**STATUS, "previousRevision": PREVIOUS}
     status["measured"] = {**STATUS["measured"], "outputTokensPerSecond": 4400}
-    found = metrics(status)
+    found = scraped(status)
     assert value(found, "previous_plan_predicted_joules_per_output_token") == 0.7
     assert value(found, "previous_plan_measured_joules_per_output_token") == 0.75
     assert value(found, "saved_power_watts") == pytest.approx(1100.0)
@@ -115,11 +114,11 @@ def test_no_saving_is_claimed_without_both_measurements(case: str) -> None:
         status["verification"] = {"plan": STATUS["plan"], "goodWindows": 1}
     else:
         status["conditions"] = [{"type": "EnergyMetricsAvailable", "status": "False", "reason": "NoMetrics"}]
-    assert value(metrics(status), "saved_power_watts") is None
+    assert value(scraped(status), "saved_power_watts") is None
 
 
 def test_what_was_not_measured_has_no_series() -> None:
-    found = metrics(STATUS)
+    found = scraped(STATUS)
     assert value(found, "measured_ttft_seconds") is None
     assert value(found, "measured_idle_power_watts") is None
     assert value(found, "prediction_error_ratio", figure="power") is None
@@ -128,7 +127,7 @@ def test_what_was_not_measured_has_no_series() -> None:
 @pytest.mark.parametrize("reason", ["SourceUnreachable", "Implausible", "Collecting", "Disabled"])
 def test_a_measurement_of_before_has_no_series(reason: str) -> None:
     conditions = [{"type": "EnergyMetricsAvailable", "status": "False", "reason": reason}]
-    found = metrics({**STATUS, "conditions": conditions})
+    found = scraped({**STATUS, "conditions": conditions})
     assert value(found, "measured_joules_per_output_token") is None
     assert value(found, "measured_power_watts") is None
     assert value(found, "prediction_error_ratio", figure="energy") is None
@@ -136,26 +135,30 @@ def test_a_measurement_of_before_has_no_series(reason: str) -> None:
 
 
 def test_conditions_have_three_values_and_their_reason() -> None:
-    found = metrics(STATUS)
+    found = scraped(STATUS)
     assert value(found, "condition_status", type="Ready", reason="PodsReady") == 1
     assert value(found, "condition_status", type="SLOMet", reason="NotMeasured") == -1
-    down = metrics({"conditions": [{"type": "Ready", "status": "False", "reason": "Suspended"}]})
+    down = scraped({"conditions": [{"type": "Ready", "status": "False", "reason": "Suspended"}]})
     assert value(down, "condition_status", type="Ready", reason="Suspended") == 0
 
 
-def test_an_object_without_a_status_and_a_deleted_one_have_no_series() -> None:
-    assert value(metrics({}), "plan_gpus") is None
+def test_an_object_without_a_status_has_no_series() -> None:
+    assert value(scraped({}), "plan_gpus") is None
+
+
+async def test_a_deleted_object_has_no_series() -> None:
     store = Store()
     body = {"metadata": {"namespace": "team", "name": "llama", "uid": "u", "resourceVersion": "1"}, "status": STATUS}
     store.put_deployment(body, deleted=False)
     found = Metrics(store)
-    assert value(found, "plan_gpus") == 4
+    assert value(await scrape(found), "plan_gpus") == 4
     store.put_deployment(body, deleted=True)
-    assert value(found, "plan_gpus") is None
+    assert value(await scrape(found), "plan_gpus") is None
     found.energy.labels("team", "llama").inc(5)
+    assert value(await scrape(found), "energy_joules_total") == 5
     found.forget(("team", "llama"))
     found.forget(("team", "never-there"))
-    assert value(found, "energy_joules_total") is None
+    assert value(await scrape(found), "energy_joules_total") is None
 
 
 @pytest.mark.parametrize(
@@ -170,7 +173,7 @@ def test_an_object_without_a_status_and_a_deleted_one_have_no_series() -> None:
     ],
 )
 def test_counters_begin_at_zero_so_that_the_first_time_is_an_increase(name: str, labels: dict[str, str]) -> None:
-    assert Metrics().registry.get_sample_value(f"energylens_{name}", labels) == 0
+    assert asyncio.run(scrape(Metrics())).value(f"energylens_{name}", **labels) == 0
 
 
 def test_every_reason_to_adopt_or_keep_a_plan_is_counted_from_zero() -> None:
@@ -184,11 +187,7 @@ def test_every_reason_to_adopt_or_keep_a_plan_is_counted_from_zero() -> None:
     assert known == set(get_args(AdoptionReason))
 
 
-async def text(found: Metrics) -> str:
-    return b"".join([part async for part in found.page()]).decode()
-
-
-async def test_the_page_has_what_a_registry_would_write() -> None:
+async def test_each_family_is_on_the_page_once_with_its_help_and_the_series_of_all_objects() -> None:
     store = Store()
     found = Metrics(store)
     names = ("llama", 'qu"ote', "new")
@@ -197,14 +196,25 @@ async def test_the_page_has_what_a_registry_would_write() -> None:
         plan = {**STATUS["plan"], "layout": f"TP{number}\n\\", "predictorVersion": "a\0b"}
         status = {} if name == "new" else {**STATUS, "plan": plan}
         store.put_deployment({"metadata": metadata, "spec": {}, "status": status}, deleted=False)
+    # The second page is put together from the lines that the first one left.
     for _ in range(2):
-        page = await text(found)
-        assert sorted(page.splitlines()) == sorted(generate_latest(found.registry).decode().splitlines())
-        # Of each family the comments come once, and its series after them.
-        families = [line.split("{")[0].split()[0] for line in page.splitlines() if not line.startswith("#")]
-        of_objects = [name for name in families if name in {family.name for family in DEPLOYMENT_FAMILIES}]
-        changes = sum(a != b for a, b in pairwise(["", *of_objects]))
-        assert len(dict.fromkeys(of_objects)) == changes
+        served = (await scrape(found)).families
+        # A family in two places would be here twice.
+        of_objects = [family for family in served if family.name in {each.name for each in DEPLOYMENT_FAMILIES}]
+        assert [(family.name, family.type, family.documentation) for family in of_objects] == [
+            (family.name, "gauge", family.text) for family in DEPLOYMENT_FAMILIES
+        ]
+        (plans,) = (family.samples for family in of_objects if family.name == "energylens_plan_info")
+        assert [(plan.labels["name"], plan.labels["layout"], plan.labels["predictor_version"]) for plan in plans] == [
+            ("llama", "TP0\n\\", "a\0b"),
+            ('qu"ote', "TP1\n\\", "a\0b"),
+        ]
+        (errors,) = (family.samples for family in of_objects if family.name == "energylens_prediction_error_ratio")
+        assert [(error.labels["name"], error.labels["figure"], error.value) for error in errors] == [
+            (name, figure, ratio)
+            for name in names[:2]
+            for figure, ratio in (("energy", -0.2), ("itl", -0.2), ("tpot", -0.25))
+        ]
 
 
 async def test_the_page_follows_changes_and_deletions() -> None:
@@ -213,12 +223,12 @@ async def test_the_page_follows_changes_and_deletions() -> None:
     metadata = {"namespace": "team", "name": "llama", "uid": "u", "resourceVersion": "1"}
     body = {"metadata": metadata, "spec": {}, "status": STATUS}
     store.put_deployment(body, deleted=False)
-    assert 'energylens_plan_gpus{name="llama",namespace="team"} 4.0' in await text(found)
+    assert 'energylens_plan_gpus{name="llama",namespace="team"} 4.0' in await page(found)
     status = {**STATUS, "plan": {**STATUS["plan"], "gpus": 8}}
     store.put_deployment({**body, "metadata": {**metadata, "resourceVersion": "2"}, "status": status}, deleted=False)
-    assert 'energylens_plan_gpus{name="llama",namespace="team"} 8.0' in await text(found)
+    assert 'energylens_plan_gpus{name="llama",namespace="team"} 8.0' in await page(found)
     store.put_deployment({**body, "metadata": {**metadata, "resourceVersion": "3"}}, deleted=True)
-    assert "llama" not in await text(found)
+    assert "llama" not in await page(found)
     assert not found._statuses._known
 
 
@@ -229,9 +239,9 @@ async def test_a_deployment_that_goes_while_the_page_is_written_is_left_out() ->
     for number in range(3 * _AT_ONCE):
         body = {"metadata": {**metadata, "name": f"n{number}"}, "spec": {}, "status": STATUS}
         store.put_deployment(body, deleted=False)
-    page = asyncio.create_task(text(found))
+    writing = asyncio.create_task(page(found))
     await asyncio.sleep(0)
     for key in list(store.deployments)[-1:]:
         del store.deployments[key]
-    said = await page
+    said = await writing
     assert said.count("energylens_plan_gpus{") == 3 * _AT_ONCE - 1

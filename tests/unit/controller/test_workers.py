@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.support.metrics_page import scrape
 from tests.support.world import ManualClock
 
 from energylens.cluster.errors import BusyError, TransientError
@@ -58,7 +59,7 @@ class Work:
         asyncio.run(steps())
 
     def counted(self, result: str) -> float:
-        value = self.metrics.registry.get_sample_value("energylens_reconciles_total", {"result": result})
+        value = asyncio.run(scrape(self.metrics)).value("energylens_reconciles_total", result=result)
         assert value is not None
         return value
 

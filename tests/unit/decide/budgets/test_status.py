@@ -8,6 +8,7 @@ from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
 import pytest
+from tests.support.metrics_page import scrape
 
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.budget.ledger import Entry
@@ -165,31 +166,22 @@ def test_transition_times_stay_while_nothing_turns() -> None:
     assert {c.last_transition_time for c in again.conditions} == {"2026-11-25T12:00:00Z"}
 
 
-def series(metrics: Metrics) -> dict[str, float]:
-    return {
-        sample.name: sample.value
-        for metric in metrics.registry.collect()
-        for sample in metric.samples
-        if sample.labels.get("name") == "cap"
-    }
-
-
-def test_the_series_of_a_budget_come_and_go_with_its_figures() -> None:
+async def test_the_series_of_a_budget_come_and_go_with_its_figures() -> None:
     metrics = Metrics()
     metrics.observe_budget("chat", "cap", status_of_budget(look(used=1800.0)))
-    found = series(metrics)
+    found = (await scrape(metrics)).of("cap")
     assert found["energylens_budget_used_ratio"] == 0.75
     assert found["energylens_budget_remaining_watt_hours"] == 600
     assert found["energylens_budget_burn_rate_ratio"] == pytest.approx(650 / 50)
     assert found["energylens_budget_exhaustion_timestamp_seconds"] > START.timestamp()
     assert found["energylens_budget_checked"] == 1
     metrics.observe_budget("chat", "cap", status_of_budget(look(member(watts=60.0), used=10.0)))
-    assert "energylens_budget_exhaustion_timestamp_seconds" not in series(metrics)
+    assert "energylens_budget_exhaustion_timestamp_seconds" not in (await scrape(metrics)).of("cap")
     shedding = look(member(), spec={"powerWatts": 500, "action": "Shed"}, problem=None)
     metrics.observe_budget("chat", "cap", status_of_budget(shedding))
-    found = series(metrics)
+    found = (await scrape(metrics)).of("cap")
     # The one replica that is left draws 350 W: less than half of it cannot be taken.
     assert found["energylens_budget_shed_watts"] == 350
     assert "energylens_budget_used_ratio" not in found
     metrics.forget_budget("chat", "cap")
-    assert series(metrics) == {}
+    assert (await scrape(metrics)).of("cap") == {}
