@@ -99,32 +99,17 @@ def planned_start(
     job, before = deployment.spec.workload.job, deployment.status.job_start
     if job is None or job.start is None or plan is None or plan.job is None or hours is None:
         return None
-    measured, measured_for = None if before is None else before.start_seconds, _start_hash(plan)
-    if before is not None and before.start_hash not in ("", measured_for):
-        measured = None
-    kept_for = "" if measured is None else measured_for
+    measured = None if before is None or before.start_hash not in ("", _start_hash(plan)) else before.start_seconds
+    start_hash = "" if measured is None else _start_hash(plan)
     if deployment.spec.suspend:
         text = "spec.suspend is true; the start is planned when it is false again"
         return JobStartStatus(
-            state="Suspended", reason=Reason.SUSPENDED, message=text, start_seconds=measured, start_hash=kept_for
+            state="Suspended", reason=Reason.SUSPENDED, message=text, start_seconds=measured, start_hash=start_hash
         )
     timing = _Timing.of(job, job.start, plan, plan.job, measured)
-    # A status without any pods is an edit by others, for which the job is not started in a bad hour.
-    had_pods = runs or deployment.status.active_revision is not None
-    if before is not None and before.state in STARTED and had_pods:
-        begin = moment_of(before.start_time) or now
-        return before.model_copy(update={"end_time": timestamp(begin + timedelta(seconds=timing.seconds))})
-    if before is None and runs:
-        end, latest = now + timedelta(seconds=timing.seconds), moment_of(job.start.complete_by) or now
-        text = "the pods existed before spec.workload.job.start was set, and the job is not interrupted"
-        return JobStartStatus(
-            state="Started",
-            start_time=timestamp(now),
-            end_time=timestamp(end),
-            latest_start_time=timestamp(latest - timedelta(seconds=timing.longest)),
-            reason=Reason.ALREADY_RUNNING,
-            message=text,
-        )
+    begun = _begun(deployment, job.start, timing, now, runs=runs)
+    if begun is not None:
+        return begun
     kept = None if before is None or before.state != "Waiting" else moment_of(before.start_time)
     inputs = timing.digest(job.start, hours)
     if before is not None and kept is not None:
@@ -146,8 +131,31 @@ def planned_start(
         reason=found.reason,
         message=found.message,
         start_seconds=measured,
-        start_hash=kept_for,
+        start_hash=start_hash,
         inputs_hash=inputs,
+    )
+
+
+def _begun(
+    deployment: LLMDeployment, start: JobStart, timing: _Timing, now: datetime, *, runs: bool
+) -> JobStartStatus | None:
+    """Return the start of a job whose pods were created, None before that."""
+    before = deployment.status.job_start
+    # A status without any pods is an edit by others, for which the job is not started in a bad hour.
+    had_pods = runs or deployment.status.active_revision is not None
+    if before is not None and before.state in STARTED and had_pods:
+        begin = moment_of(before.start_time) or now
+        return before.model_copy(update={"end_time": timestamp(begin + timedelta(seconds=timing.seconds))})
+    if before is not None or not runs:
+        return None
+    end, latest = now + timedelta(seconds=timing.seconds), moment_of(start.complete_by) or now
+    return JobStartStatus(
+        state="Started",
+        start_time=timestamp(now),
+        end_time=timestamp(end),
+        latest_start_time=timestamp(latest - timedelta(seconds=timing.longest)),
+        reason=Reason.ALREADY_RUNNING,
+        message="the pods existed before spec.workload.job.start was set, and the job is not interrupted",
     )
 
 
