@@ -1,6 +1,7 @@
 """The changes of mutation testing: which places of a module can be changed, and one change made in the loaded module.
 
-Default arguments, decorators, class bodies, strings and ``strict=True`` of ``zip`` (an assertion) are not changed.
+Default arguments, decorators, class bodies, types (annotations, and names for types, as in ``Key = tuple[str, str]``),
+strings and ``strict=True`` of ``zip`` (an assertion) are not changed.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def _become(kind: type[ast.stmt]) -> Callable[[ast.AST], None]:
 
 
 def owners(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
-    """Yield the functions and methods of a module, and its numeric constants, with their qualified names."""
+    """Yield the functions and methods of a module, and its constants, with their qualified names."""
 
     def inside(body: Sequence[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.AST]]:
         for statement in body:
@@ -148,7 +149,17 @@ def owners(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
     yield from inside(tree.body, "")
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            yield statement.targets[0].id, statement
+            name = statement.targets[0].id
+            if name.isupper() or name.islower():  # Names in CapWords are types.
+                yield name, statement
+
+
+def annotations(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the annotations of a statement, of a parameter, or of what a function returns."""
+    for name in ("annotation", "returns"):
+        found = getattr(node, name, None)
+        if found is not None:
+            yield found
 
 
 @cache
@@ -183,8 +194,9 @@ def mutants(path: Path) -> Iterator[Mutant]:
         is_constant = not isinstance(owner, Function)
         roots = [owner.value] if is_constant else owner.body  # type: ignore[attr-defined]
         nodes = [node for root in roots for node in ast.walk(root)]
-        assertions = {id(node.value) for node in nodes if isinstance(node, ast.keyword) and node.arg == "strict"}
-        for node in (node for node in nodes if id(node) not in assertions):
+        unchanged = {id(node.value) for node in nodes if isinstance(node, ast.keyword) and node.arg == "strict"}
+        unchanged |= {id(part) for node in nodes for found in annotations(node) for part in ast.walk(found)}
+        for node in (node for node in nodes if id(node) not in unchanged):
             spot = node.ifs[0] if isinstance(node, ast.comprehension) and node.ifs else getattr(node, "test", node)
             line = int(getattr(spot, "lineno", around[id(node)][0]))
             last = int(getattr(spot, "end_lineno", line))

@@ -37,6 +37,27 @@ def test_each_place_of_functions_and_constants_is_changed_once(tmp_path: Path) -
     assert len(set(texts)) == len(texts)
 
 
+TYPED = """
+Found = int | dict[str, bool | None]
+_Names = Literal[1, 2]
+flags = A | B
+
+def typed(value: int | None) -> int | str:
+    found: int | None = value
+    other: Literal[3] | None
+    def inner(each: int | str) -> Literal[4]:
+        return each
+    return found | inner
+"""
+
+
+def test_types_are_not_changed(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(TYPED)
+    found = [(mutant.function, mutant.line, mutant.change) for mutant in mutants(path)]
+    assert found == [("typed", 11, "BitOr -> BitAnd"), ("flags", 4, "BitOr -> BitAnd")]
+
+
 def test_survivors_of_an_earlier_run_are_found_again(tmp_path: Path) -> None:
     path, log = tmp_path / "module.py", tmp_path / "log"
     path.write_text(SOURCE)
