@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus, describe_plan
 from energylens.api.quantity import parse_quantity
@@ -45,6 +45,14 @@ class Case:
     def asked(self, load: FollowedLoad | None) -> LLMDeployment:
         """Return the deployment with another load than the declared load."""
         return at_load(self.inputs.deployment, load)
+
+    @property
+    def unshed(self) -> Case:
+        """The case without the power that a budget sheds: shedding removes replicas, and keeps layout and schedule."""
+        allowance = self.inputs.allowance
+        if allowance is None or not allowance.sheds:
+            return self
+        return replace(self, inputs=replace(self.inputs, allowance=None), _hashes=[])
 
     def hash_of(self, asked: LLMDeployment, plan: PlanStatus | None, *, restricted: bool = True) -> str:
         """Return the hash of all inputs of a plan for ``asked``.

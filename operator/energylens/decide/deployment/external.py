@@ -71,9 +71,9 @@ def external(case: Case, refused: Refused) -> PlanChoice:
 
 def _planned(case: Case, asked: LLMDeployment, refused: Refused) -> PlanningResult:
     """Return the plan for the stated load; an infeasible load is remembered, since its search takes longest."""
-    inputs, unshed = case.inputs, _unshed(case)
+    inputs, unshed = case.inputs, case.unshed
     nodes = tuple((node.name, node.free_now, node.schedulable) for node in inputs.snapshot.nodes)
-    key = (asked.metadata.uid, case.hash_of(asked, None), nodes, unshed.inputs.allowance, inputs.serves_lws)
+    key = (asked.metadata.uid, unshed.hash_of(asked, None), nodes, unshed.inputs.allowance, inputs.serves_lws)
     known = refused.get(key)
     if known is not None:
         return known
@@ -113,14 +113,6 @@ def _stands(case: Case, current: PlanStatus, token: str) -> bool:
     )
 
 
-def _unshed(case: Case) -> Case:
-    """Return the case without the power that a budget sheds: shedding removes replicas and keeps the layout."""
-    allowance = case.inputs.allowance
-    if allowance is None or not allowance.sheds:
-        return case
-    return replace(case, inputs=replace(case.inputs, allowance=None))
-
-
 def _layout(case: Case, result: PlanningResult) -> tuple[PlanStatus, str, str]:
     """Return a plan of the layout to follow, the decision, and its reasons; "" if the layout stays."""
     deployment, inputs = case.inputs.deployment, case.inputs
@@ -134,7 +126,7 @@ def _layout(case: Case, result: PlanningResult) -> tuple[PlanStatus, str, str]:
     if layout_of(current) == layout_of(best):
         return best, "SameLayout", ""
     pinned = adoption.pinned_to(case.asked(None), current.model_copy(update={"replicas": None}), case.gpus)
-    running = pinned if isinstance(pinned, str) else _unshed(case).plan(pinned)
+    running = pinned if isinstance(pinned, str) else case.unshed.plan(pinned)
     since = inputs.adopted_at
     decision = adoption.decide(
         running.plan if isinstance(running, Feasible) else current,

@@ -51,22 +51,22 @@ class _Week:
 
 def scheduled(case: Case, weeks: Weeks) -> PlanChoice:
     """Return the plan of the current hour, with its schedule."""
-    no_hours = case.inputs.no_hours
+    # Power that a budget sheds is only taken from the current hour.
+    no_hours, whole = case.inputs.no_hours, case.unshed
     if no_hours is not None:
         week: _Week | PlanChoice = _without(case, no_hours.reason, no_hours.message)
     else:
-        week = _standing(case) or waits_for_budget(case) or _planned(case, weeks)
+        week = _standing(whole) or waits_for_budget(case) or _planned(whole, weeks)
     if isinstance(week, PlanChoice):
         return week
     now, deployment = case.inputs.now, case.inputs.deployment
     timetable = weekly.timetable_of(deployment, week.schedule)
     target = weekly.followed(timetable, week.schedule, now)
     before, current = deployment.status.schedule, deployment.status.plan
-    limited = _limited(case, week.schedule, target.entry)
     stands = (
         current is not None
         and week.decision == "SamePlan"
-        and not limited
+        and _is_allowed(case, week.schedule, target.entry)
         and current.shed_by is None
         and current == identified(current, deployment.spec)
         and is_made_from(current, target.token)
@@ -91,8 +91,6 @@ def scheduled(case: Case, weeks: Weeks) -> PlanChoice:
     )
     if shed:
         choice = replace(choice, reason=Reason.SHED, message=shed, decision="Shed")
-    elif limited and plan.replicas < target.entry.replicas and choice.good:
-        choice = replace(choice, good=False, reason=Reason.BUDGET_EXCEEDED, message=limited, decision="Limited")
     schedule = _with_start(case, weekly.at(week.schedule, timetable, now), before, plan)
     return replace(
         choice,
@@ -137,9 +135,8 @@ def _left_in(schedule: ScheduleStatus, entry: ScheduledReplicas, allowance: Powe
 
 
 def _growth(case: Case) -> PowerAllowance | None:
-    """Return the power limit of every hour; power that a budget sheds is only taken from the current hour."""
-    allowance = effective_allowance(case.inputs.deployment.spec, case.inputs.allowance)
-    return None if allowance is None or allowance.sheds else allowance
+    """Return the power that budgets and the spec leave."""
+    return effective_allowance(case.inputs.deployment.spec, case.inputs.allowance)
 
 
 def _planned(case: Case, weeks: Weeks) -> _Week | PlanChoice:
@@ -212,10 +209,11 @@ def prepared(case: Case, weeks: Weeks) -> Iterator[None]:
 
     Other deployments can be planned between the steps. If they take GPUs or power, the week is planned again.
     """
-    if case.inputs.no_hours is None and _standing(case) is None and waits_for_budget(case) is None:
-        week = yield from _week_in_steps(case, case.inputs.deployment, weeks)
+    whole = case.unshed
+    if case.inputs.no_hours is None and _standing(whole) is None and waits_for_budget(case) is None:
+        week = yield from _week_in_steps(whole, case.inputs.deployment, weeks)
         if isinstance(week, Infeasible):
-            yield from _most_carried_in_steps(case, weeks)
+            yield from _most_carried_in_steps(whole, weeks)
 
 
 def _week_of(case: Case, asked: LLMDeployment, weeks: Weeks) -> WeekPlan | Infeasible:
@@ -337,17 +335,10 @@ def _in_entry(case: Case, schedule: ScheduleStatus, entry: ScheduledReplicas) ->
     return replace(case, inputs=replace(case.inputs, allowance=_left_in(schedule, entry, allowance)), _hashes=[])
 
 
-def _limited(case: Case, schedule: ScheduleStatus, entry: ScheduledReplicas) -> str:
-    """Return why budgets do not allow the power of an hour; "" if they do."""
-    allowance = effective_allowance(case.inputs.deployment.spec, case.inputs.allowance)
-    if allowance is not None:
-        allowance = _left_in(schedule, entry, allowance)
-    if allowance is None or entry.power_watts <= allowance.watts:
-        return ""
-    return (
-        f"{entry.day} {entry.hour:02d}:00 needs {counted(entry.replicas, 'replica')} ({entry.power_watts} W), and "
-        f"{allowance} leaves {allowance.watts:.0f} W"
-    )
+def _is_allowed(case: Case, schedule: ScheduleStatus, entry: ScheduledReplicas) -> bool:
+    """Return whether budgets allow the power of an entry in its hours."""
+    allowance = _growth(case)
+    return allowance is None or entry.power_watts <= _left_in(schedule, entry, allowance).watts
 
 
 def _with_start(

@@ -143,6 +143,14 @@ def test_a_load_without_a_plan_keeps_the_layout_and_follows_the_replicas() -> No
     assert (1,) in full
 
 
+def test_a_load_without_a_plan_is_searched_once_whatever_a_budget_sheds() -> None:
+    refused: Refused = {}
+    for left in (1, 2):
+        sheds = PowerAllowance(float(watts(left)), CAP, sheds=True)
+        external(at(asked(rate="9000"), allowance=sheds), refused)
+    assert len(refused) == 1
+
+
 def test_a_plan_of_two_roles_stays_as_it_is_without_a_plan_for_the_load() -> None:
     prefill = PrefillReplicas(
         replicas=1, tensor_parallel=1, pipeline_parallel=1, expert_parallel=1, data_parallel=1, max_batch_size=4

@@ -232,6 +232,29 @@ def test_a_budget_sheds_replicas_of_the_hours_above_its_power_only() -> None:
     assert (back.reason, replicas(back), plan_of(back).shed_by) == (Reason.PLANNED, 4, None)
 
 
+def own(watts: float) -> dict[str, Any]:
+    """Return a spec whose own budget enforces a power."""
+    return {"energy": {"budget": {"powerWatts": int(watts), "action": "Enforce"}}}
+
+
+def test_the_budget_of_the_spec_limits_the_week_while_another_budget_sheds() -> None:
+    sheds = PowerAllowance(NIGHT, CAP, sheds=True)
+    denied = scheduled(at(weekly(**own(DAY - 1)), MONDAY_NOON, allowance=sheds), {})
+    assert (denied.good, denied.plan, denied.reason) == (False, None, Reason.BUDGET_EXCEEDED)
+    assert "spec.energy.budget.powerWatts" in denied.message
+    found = scheduled(at(weekly(**own(DAY)), MONDAY_NOON, allowance=sheds), {})
+    assert [entry.replicas for entry in schedule_of(found).hours][:2] == [4, 1]
+    assert (found.decision, replicas(found), plan_of(found).shed_by) == ("Shed", 1, CAP)
+
+
+def test_a_week_is_planned_once_whatever_a_budget_sheds() -> None:
+    weeks: Weeks = {}
+    for watts in (NIGHT, NIGHT + 1, DAY):
+        scheduled(at(weekly(**own(DAY)), allowance=PowerAllowance(watts, CAP, sheds=True)), weeks)
+        assert list(prepared(at(weekly(**own(DAY)), allowance=PowerAllowance(watts, CAP, sheds=True)), weeks)) == []
+    assert len(weeks) == 1
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_without_hours_the_schedule_stays(known: bool) -> None:
     why = NoHours(Reason.PROFILE_MISSING, "there are no hours")
