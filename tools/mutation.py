@@ -154,7 +154,7 @@ def owners(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
                 yield name, statement
 
 
-def annotations(node: ast.AST) -> Iterator[ast.AST]:
+def type_hints(node: ast.AST) -> Iterator[ast.AST]:
     """Yield the annotations of a statement, of a parameter, or of what a function returns."""
     for name in ("annotation", "returns"):
         found = getattr(node, name, None)
@@ -195,7 +195,7 @@ def mutants(path: Path) -> Iterator[Mutant]:
         roots = [owner.value] if is_constant else owner.body  # type: ignore[attr-defined]
         nodes = [node for root in roots for node in ast.walk(root)]
         unchanged = {id(node.value) for node in nodes if isinstance(node, ast.keyword) and node.arg == "strict"}
-        unchanged |= {id(part) for node in nodes for found in annotations(node) for part in ast.walk(found)}
+        unchanged |= {id(part) for node in nodes for found in type_hints(node) for part in ast.walk(found)}
         for node in (node for node in nodes if id(node) not in unchanged):
             spot = node.ifs[0] if isinstance(node, ast.comprehension) and node.ifs else getattr(node, "test", node)
             line = int(getattr(spot, "lineno", around[id(node)][0]))

@@ -22,15 +22,24 @@ from tests.unit.decide.observations import (
 )
 
 from energylens.api.llmdeployment import JobStartStatus, PlanStatus, PrefillReplicas
-from energylens.decide.deployment.children import SAFE_MESSAGE, children, same_template, shape_of
+from energylens.decide.deployment.children import (
+    SAFE_MESSAGE,
+    STOPS_MESSAGE,
+    children,
+    kv_cache_of,
+    same_template,
+    shape_of,
+)
 from energylens.decide.deployment.observation import Observation, PlanChoice
 from energylens.decide.deployment.rollouts import EXCEEDED_QUOTA
+from energylens.decide.deployment.workloads import workload_revision
 from energylens.decide.reasons import Reason
 from energylens.planner.search.identity import serving_hash
 from energylens.planner.types import ClusterSnapshot, GpuAllocation, GpuNode
-from energylens.serving import canary_manifests
+from energylens.serving import Strategy, canary_manifests
 from energylens.serving.claims import Claims
 from energylens.serving.gpus import Placement, access_of
+from energylens.serving.metadata import APPLIED_HASH
 
 SERVES = serving_hash(deployment().spec)
 RUNNING = plan(serving_hash=SERVES)
@@ -212,6 +221,7 @@ STUCK: list[tuple[dict[str, Any], bool]] = [
     ({"pods": (replace(OLD_POD, finished=True), NEW_WAITS)}, False),
     ({"pods": (replace(OLD_POD, node="h200-0"), NEW_WAITS)}, False),
     ({"pods": (OLD_POD, replace(OLD_POD, name="far", node="h200-0"), NEW_WAITS)}, True),
+    ({"pods": (OLD_POD, NEW_WAITS, pod("new2"))}, True),
     ({"snapshot": ClusterSnapshot((GpuNode("h100-0", "NVIDIA-H200", 8),))}, False),
     ({"pods": (OLD_POD, QUEUED), "snapshot": ClusterSnapshot(())}, True),
     ({"pods": (QUEUED,), "snapshot": ClusterSnapshot(())}, False),
@@ -225,7 +235,9 @@ def test_old_pods_give_way_to_a_surge_only_where_they_hold_what_it_waits_for(
     changes: dict[str, Any], is_stuck: bool
 ) -> None:
     fields: dict[str, Any] = {"workload": workload(updated=1), "pods": (OLD_POD, NEW_WAITS)}
-    found = children(observation(**{**fields, **changes})).strategy
+    made = children(observation(**{**fields, **changes}))
+    found = made.strategy
+    assert made.acting
     assert (found is not None and found.message == SAFE_MESSAGE) is is_stuck
     if is_stuck:
         assert found is not None
@@ -241,7 +253,9 @@ def test_a_surge_of_a_plan_without_replicas_may_lack_one_at_least() -> None:
 
 def test_the_way_to_gpus_is_looked_up_where_a_node_has_more_than_device_plugins() -> None:
     plain, claims = GpuNode("a", PRODUCT, 8), GpuNode("b", PRODUCT, 8, access=frozenset({"Claim"}))
-    for nodes, access in (((plain,), "Resource"), ((plain, claims), "Resource"), ((claims,), "Claim")):
+    other = GpuNode("c", "NVIDIA-H200", 8)
+    cases = ((plain,), "Resource"), ((plain, claims), "Resource"), ((claims,), "Claim"), ((other, claims), "Claim")
+    for nodes, access in cases:
         found = children(observation(workload=None, pods=(), snapshot=ClusterSnapshot(nodes))).manifests
         (template,) = [body["spec"]["template"] for body in found if body["kind"] == "Deployment"]
         assert access_of(template) == access
@@ -316,3 +330,108 @@ def test_prefill_pods_have_limits_of_their_own() -> None:
     room = ClusterSnapshot((GpuNode("h100-0", PRODUCT, 8),))
     surged = made_of_roles(**running, planning=wider, snapshot=room)
     assert named(surged, "llama-prefill")["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+@pytest.mark.parametrize(("replicas", "unavailable"), [(1, 1), (2, 2)])
+def test_old_prefill_pods_give_way_to_new_ones_that_wait_for_their_gpus(replicas: int, unavailable: int) -> None:
+    planning = replace(BOTH, plan=plan(prefill=PREFILL.model_copy(update={"replicas": replicas})))
+    first = made_of_roles(planning=planning)
+    live, prefill = named(first, "llama"), named(first, "llama-prefill")
+    surging = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    prefill = {**prefill, "spec": {**prefill["spec"], "strategy": surging}}
+    new = pod("new", workload_revision(prefill), ready=False, unschedulable="no GPU", prefill=True)
+    pods = (pod("old", OLD, prefill=True), new)
+    found = made_of_roles(planning=planning, workload=live, prefill=prefill, prefill_pods=pods)
+    limits = named(found, "llama-prefill")["spec"]["strategy"]["rollingUpdate"]
+    assert limits == {"maxSurge": 0, "maxUnavailable": unavailable}
+    goes_on = made_of_roles(planning=planning, workload=live, prefill=prefill, prefill_pods=(new,))
+    assert named(goes_on, "llama-prefill")["spec"]["strategy"] == surging
+
+
+def roles_of(engine: str, image: str) -> dict[str, Any]:
+    return {**ROUTED, "engine": {"type": engine, "image": f"example.org/engine:{image}"}}
+
+
+def names_of(found: Any) -> list[str]:
+    return [body["metadata"]["name"] for body in found.manifests if body["kind"] == "Deployment"]
+
+
+def test_decode_pods_that_could_not_read_from_running_prefill_pods_wait_for_these_to_end() -> None:
+    before, now = deployment(**roles_of("VLLM", "v1")), deployment(**roles_of("VLLM", "v2"))
+    first = made_of_roles(deployment=before)
+    live, prefill = named(first, "llama"), named(first, "llama-prefill")
+    pods = {"pods": (pod("d0", kv_cache=kv_cache_of(live)),)}
+    runs = (pod("f0", kv_cache=kv_cache_of(prefill), prefill=True),)
+    old = {"deployment": now, "workload": live, "prefill": prefill, **pods}
+    waits = made_of_roles(**old, prefill_pods=runs)
+    assert names_of(waits) == ["llama-prefill"]
+    assert named(waits, "llama-prefill")["spec"]["replicas"] == 0
+    gone = made_of_roles(**old)
+    assert names_of(gone) == ["llama", "llama-prefill"]
+    assert named(gone, "llama")["spec"]["template"] != live["spec"]["template"]
+    # The decode pods are written already: foreign edits of their Deployment are reverted meanwhile.
+    written = made_of_roles(**{**old, "workload": named(gone, "llama")}, prefill_pods=runs)
+    assert names_of(written) == ["llama", "llama-prefill"]
+    # Without decode pods nothing waits.
+    unserved = made_of_roles(**{**old, "workload": None, "pods": ()}, prefill_pods=runs)
+    assert names_of(unserved) == ["llama", "llama-prefill"]
+
+
+def test_pods_without_a_role_replace_decode_pods_while_prefill_pods_run() -> None:
+    before, now = deployment(**roles_of("VLLM", "v1")), deployment(**roles_of("VLLM", "v2"))
+    first = made_of_roles(deployment=before)
+    live, prefill = named(first, "llama"), named(first, "llama-prefill")
+    runs = (pod("f0", kv_cache=kv_cache_of(prefill), prefill=True),)
+    single = PlanChoice(plan(OTHER), model(), True, Reason.PLANNED, "")
+    fields = {"deployment": now, "planning": single, "workload": live, "prefill": prefill, "prefill_pods": runs}
+    assert names_of(made_of_roles(**fields)) == ["llama"]
+
+
+@pytest.mark.parametrize(("caches", "port"), [(("k-tp1", ""), 8000), (("", ""), "http")])
+def test_the_service_reaches_the_sidecars_of_decode_pods_while_one_of_them_serves(
+    caches: tuple[str, ...], port: int | str
+) -> None:
+    pods = tuple(pod(f"p{index}", kv_cache=cache) for index, cache in enumerate(caches))
+    (service,) = [body for body in children(observation(pods=pods)).manifests if body["kind"] == "Service"]
+    assert service["spec"]["ports"][0]["targetPort"] == port
+
+
+@pytest.mark.parametrize(("runs", "planned", "unavailable"), [(1, 1, 1), (3, 2, 3), (1, 2, 2), (0, 0, 1)])
+def test_all_pods_stop_where_decode_pods_alone_serve_nothing(runs: int, planned: int, unavailable: int) -> None:
+    def choice(replicas: int) -> PlanChoice:
+        return replace(BOTH, plan=plan(prefill=PREFILL, replicas=replicas))
+
+    before, now = deployment(**roles_of("SGLang", "v1")), deployment(**roles_of("SGLang", "v2"))
+    live = named(made_of_roles(deployment=before, planning=choice(runs)), "llama")
+    found = made_of_roles(deployment=now, planning=choice(planned), workload=live)
+    assert found.strategy == Strategy("Recreate", 0, unavailable, STOPS_MESSAGE)
+    assert named(found, "llama")["spec"]["strategy"]["rollingUpdate"] == {
+        "maxSurge": 0,
+        "maxUnavailable": unavailable,
+    }
+
+
+def awaiting(live: dict[str, Any], **spec: Any) -> Any:
+    return children(
+        observation(workload=live, deployment=deployment(planning={"mode": "Manual"}, **spec), standing=plan())
+    )
+
+
+def test_the_running_plan_keeps_its_limits_and_template_while_another_one_waits_for_approval() -> None:
+    live = workload()
+    live["spec"]["template"]["spec"]["containers"][0]["args"] = ["--foreign"]
+    (manifest, *_) = awaiting(live).manifests
+    assert manifest["spec"]["template"]["spec"]["containers"][0]["args"] != ["--foreign"]
+    assert manifest["spec"]["strategy"] == live["spec"]["strategy"]
+    live = workload()
+    live["spec"]["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}
+    (manifest, *_) = awaiting(live).manifests
+    assert manifest["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    # A change of the spec waits together with the plan.
+    assert awaiting(live, engine={"extraArgs": ["--enforce-eager"]}).manifests == ()
+
+
+def test_a_template_that_already_is_as_wanted_stays_without_the_hash_of_what_was_applied() -> None:
+    live = workload()
+    del live["metadata"]["annotations"][APPLIED_HASH]
+    assert [body["kind"] for body in awaiting(live).manifests] == ["Deployment", "Service", "PodDisruptionBudget"]
