@@ -12,7 +12,8 @@ from tests.unit.predictor.models import layouts
 
 from energylens.data import find_gpu, load_model, load_predictor
 from energylens.predictor.core import Predictor
-from energylens.predictor.types import Prediction, Workload
+from energylens.predictor.prediction import Prediction
+from energylens.predictor.types import Workload
 
 MODEL, GPU = load_model("meta-llama/Llama-3.1-8B-Instruct"), find_gpu("H100")
 PREDICTOR = load_predictor()

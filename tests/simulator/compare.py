@@ -30,9 +30,10 @@ from energylens.predictor.load.decoding import end_to_end
 from energylens.predictor.load.scenario import Scenario
 from energylens.predictor.load.steady import Physics, steady_state
 from energylens.predictor.load.ttft import FIRST_TOKEN_SECONDS
+from energylens.predictor.prediction import Prediction
 from energylens.predictor.requests import RequestClass
 from energylens.predictor.step.rates import data_sheet, kernel_rates
-from energylens.predictor.types import FloatArray, IntArray, Layouts, Prediction, Workload
+from energylens.predictor.types import FloatArray, IntArray, Layouts, Workload
 
 STEP_TOKENS = 8192
 """vLLM's default of a server on an H100."""

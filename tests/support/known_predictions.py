@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from energylens.predictor.core import Predictor
-from energylens.predictor.types import Prediction
+from energylens.predictor.prediction import Prediction
 
 _METHODS = ("at_rate", "at_concurrency")
 _KEPT = 1000

@@ -20,17 +20,8 @@ from energylens.predictor.load.workloads import (
     workload_of,
 )
 from energylens.predictor.model.architecture import ModelSpec
-from energylens.predictor.types import (
-    BoolArray,
-    FloatArray,
-    GpuSpec,
-    IntArray,
-    Interval,
-    Layouts,
-    Prediction,
-    Sampled,
-    Workload,
-)
+from energylens.predictor.prediction import Interval, Prediction
+from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, IntArray, Layouts, Sampled, Workload
 from energylens.records import dataclass
 from energylens.runs import Resolved, Run
 from energylens.runs.layouts import layouts_of

@@ -15,9 +15,10 @@ from energylens.predictor.figures import IDLE_RETURN
 from energylens.predictor.load.scenario import Role, Scenario
 from energylens.predictor.load.steady import combine, phase_work
 from energylens.predictor.model.architecture import ModelSpec, served_on
+from energylens.predictor.prediction import Prediction
 from energylens.predictor.step.power import step_energy
 from energylens.predictor.step.rates import data_sheet, kernel_rates
-from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Prediction, Workload
+from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Workload
 from energylens.records import dataclass
 
 

@@ -26,19 +26,10 @@ from energylens.predictor.model.architecture import ModelSpec, served_on
 from energylens.predictor.model.drafts import draft_of
 from energylens.predictor.model.memory import memory, resident_sequences
 from energylens.predictor.model.rules import unsupported_reasons
+from energylens.predictor.prediction import Memory, Prediction, spread
 from energylens.predictor.step.rates import KernelRates, data_sheet, kernel_rates
 from energylens.predictor.step.work import graph_tokens
-from energylens.predictor.types import (
-    FloatArray,
-    GpuSpec,
-    IntArray,
-    Layouts,
-    Memory,
-    Prediction,
-    Sampled,
-    Workload,
-    spread,
-)
+from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Sampled, Workload
 
 CODE_VERSION = "14"
 BESIDE = 1.25

@@ -19,9 +19,10 @@ from energylens.predictor.load.ttft import (
     saturated_steps,
     ttft_in_flight_ms,
 )
+from energylens.predictor.prediction import Interval, Memory, Prediction
 from energylens.predictor.step.power import sheet_limit
 from energylens.predictor.step.rates import data_sheet
-from energylens.predictor.types import FloatArray, Interval, Memory, Prediction
+from energylens.predictor.types import FloatArray
 
 IDLE_RETURN = 1.0
 """Share of static power that a loaded GPU draws between requests."""

@@ -6,7 +6,8 @@ import numpy as np
 
 from energylens.accuracy.evaluate import Predicted
 from energylens.predictor.model.architecture import ModelSpec
-from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Memory, Prediction, Sampled, Workload
+from energylens.predictor.prediction import Interval, Memory, Prediction
+from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Sampled, Workload
 from energylens.runs import MeasuredRun, Run
 from energylens.runs.types import Role
 

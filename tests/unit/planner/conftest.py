@@ -13,7 +13,8 @@ from energylens.planner.types import ClusterSnapshot, GpuAllocation, GpuNode, Ta
 from energylens.predictor.load.scenario import Role
 from energylens.predictor.model.architecture import Attention, DenseFfn, LayerGroup, ModelSpec, MoeFfn
 from energylens.predictor.model.parameters import weight_bytes
-from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Memory, Prediction, Workload
+from energylens.predictor.prediction import Interval, Memory, Prediction
+from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Workload
 
 H100, H200, L40S = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200", "NVIDIA-L40S"
 

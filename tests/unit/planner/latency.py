@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from energylens.predictor.types import Prediction
+from energylens.predictor.prediction import Prediction
 
 
 def end_to_end(p: Prediction, share: float = 1.0) -> float:

@@ -17,7 +17,8 @@ from energylens.planner.planning import plan, plan_again, plan_and_solution
 from energylens.planner.search.problem import kept_candidates
 from energylens.planner.types import ClusterSnapshot, Feasible, GpuAllocation, GpuNode, PlanningResult
 from energylens.predictor.model.architecture import ModelSpec
-from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Prediction
+from energylens.predictor.prediction import Interval, Prediction
+from energylens.predictor.types import FloatArray, GpuSpec, Layouts
 
 SPECS: tuple[dict[str, Any], ...] = (
     {},

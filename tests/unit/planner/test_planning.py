@@ -24,7 +24,8 @@ from energylens.predictor import Predictor
 from energylens.predictor.fitted.recalibration import Learned, Lesson
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.rules import unsupported_reasons
-from energylens.predictor.types import GpuSpec, Layouts, Prediction, Workload
+from energylens.predictor.prediction import Prediction
+from energylens.predictor.types import GpuSpec, Layouts, Workload
 
 H100, H200, L40S = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200", "NVIDIA-L40S"
 Deploy = Callable[..., LLMDeployment]

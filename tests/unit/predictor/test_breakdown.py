@@ -13,7 +13,8 @@ from energylens.data import find_gpu, load_model
 from energylens.data.predictor import load_predictor
 from energylens.predictor.breakdown import EnergyParts, energy_parts
 from energylens.predictor.model.architecture import ModelSpec
-from energylens.predictor.types import Layouts, Prediction, Workload
+from energylens.predictor.prediction import Prediction
+from energylens.predictor.types import Layouts, Workload
 
 H100 = find_gpu("H100")
 CHAT = Workload(300.0, 400.0)

@@ -17,7 +17,8 @@ from energylens.predictor import Predictor, UnknownEngineError
 from energylens.predictor.fitted.features import NEAREST
 from energylens.predictor.fitted.profiles import parse_engine, parse_version, select_profile
 from energylens.predictor.model.architecture import ModelSpec
-from energylens.predictor.types import Prediction, Workload
+from energylens.predictor.prediction import Prediction
+from energylens.predictor.types import Workload
 
 H100, B200 = find_gpu("H100"), find_gpu("B200")
 CHAT = Workload(300.0, 400.0)

@@ -16,7 +16,8 @@ from energylens.predictor.load.steady import phase_work
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.drafts import draft_model
 from energylens.predictor.model.parameters import weight_bytes
-from energylens.predictor.types import Layouts, Prediction, Speculation, Workload
+from energylens.predictor.prediction import Prediction
+from energylens.predictor.types import Layouts, Speculation, Workload
 
 Method = Literal["NGram", "EAGLE", "MTP", "DraftModel"]
 METHODS: tuple[Method, ...] = ("NGram", "EAGLE", "MTP", "DraftModel")

@@ -35,22 +35,17 @@ from energylens.api.llmdeployment.plan import (
     describe_plan,
     describe_replicas,
 )
+from energylens.api.llmdeployment.planning import Overrides, Planning, PlanningMode, Replan
 from energylens.api.llmdeployment.profile import WEEKDAYS, LoadProfile, ProfileHours, Weekday
 from energylens.api.llmdeployment.resource import LLMDeployment
 from energylens.api.llmdeployment.revision import ActiveRevision, PrefillRevision, PreviousRevision, WorkloadRef
+from energylens.api.llmdeployment.rollout import Rollout
 from energylens.api.llmdeployment.routing import Disaggregation, EndpointPicker, InferencePool, Routing
 from energylens.api.llmdeployment.scaling import Scaling
 from energylens.api.llmdeployment.schedule import ScheduledReplicas, ScheduleStatus
 from energylens.api.llmdeployment.scheduling import Scheduling
 from energylens.api.llmdeployment.shapes import RequestShape
-from energylens.api.llmdeployment.spec import (
-    LLMDeploymentSpec,
-    Overrides,
-    Planning,
-    PlanningMode,
-    Replan,
-    Rollout,
-)
+from energylens.api.llmdeployment.spec import LLMDeploymentSpec
 from energylens.api.llmdeployment.status import (
     BudgetStatus,
     EnergyAccount,

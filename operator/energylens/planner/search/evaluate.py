@@ -21,16 +21,8 @@ from energylens.predictor.load.decoding import end_to_end
 from energylens.predictor.load.scenario import Role
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.parameters import weight_bytes
-from energylens.predictor.types import (
-    BoolArray,
-    FloatArray,
-    GpuSpec,
-    IntArray,
-    Interval,
-    Layouts,
-    Prediction,
-    Workload,
-)
+from energylens.predictor.prediction import Interval, Prediction
+from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, IntArray, Layouts, Workload
 from energylens.records import dataclass
 
 CACHED_ROWS = 4_096

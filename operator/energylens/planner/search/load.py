@@ -10,7 +10,8 @@ import numpy as np
 
 from energylens.planner.search.job import Job, job_figures, serving_seconds
 from energylens.predictor.load.arrivals import thinned_variation
-from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Prediction, Workload
+from energylens.predictor.prediction import Prediction
+from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Workload
 from energylens.records import dataclass
 
 

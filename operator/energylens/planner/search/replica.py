@@ -11,7 +11,8 @@ import numpy as np
 from energylens.planner.search.space import ProductSpace
 from energylens.predictor.load.scenario import Role
 from energylens.predictor.model.architecture import ModelSpec
-from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Memory, Prediction, Workload
+from energylens.predictor.prediction import Memory, Prediction
+from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Workload
 
 
 class ReplicaPredictor(Protocol):

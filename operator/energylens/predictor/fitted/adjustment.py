@@ -23,7 +23,8 @@ from energylens.predictor.fitted.intervals import around, interval_class
 from energylens.predictor.fitted.noise import noise_variance, physics_spread
 from energylens.predictor.fitted.residual import TARGETS, ResidualModel, RunFeatures, correct, prior_variance
 from energylens.predictor.model.architecture import ModelSpec
-from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, IntArray, Interval, Layouts, Workload
+from energylens.predictor.prediction import Interval
+from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, IntArray, Layouts, Workload
 from energylens.records import dataclass
 
 UNKNOWN_VARIANCE = 0.12**2

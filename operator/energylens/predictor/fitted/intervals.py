@@ -8,7 +8,8 @@ from dataclasses import field
 import numpy as np
 
 from energylens.predictor.fitted.features import NEAREST
-from energylens.predictor.types import BoolArray, FloatArray, IntArray, Interval
+from energylens.predictor.prediction import Interval
+from energylens.predictor.types import BoolArray, FloatArray, IntArray
 from energylens.records import dataclass
 
 TARGETS = ("step", "tpot", "itl", "power", "energy")

@@ -22,8 +22,9 @@ from energylens.predictor.model.parameters import (
     state_bytes_per_sequence,
     weight_bytes,
 )
+from energylens.predictor.prediction import Memory
 from energylens.predictor.requests import running_shares
-from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Memory, Workload
+from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Workload
 
 ENGINE_BYTES = 1.5e9
 """Bytes of context, workspaces, graphs and communication buffers per GPU."""

@@ -7,7 +7,8 @@ import pytest
 
 from energylens.data import find_gpu, load_model
 from energylens.data.predictor import load_predictor
-from energylens.predictor.types import Layouts, Prediction, Workload
+from energylens.predictor.prediction import Prediction
+from energylens.predictor.types import Layouts, Workload
 
 
 def predicted(model: str, *splits: tuple[int, int, int], product: str = "H100", version: str = "0.11.1") -> Prediction:

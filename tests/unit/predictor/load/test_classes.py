@@ -12,8 +12,9 @@ from energylens.data import find_gpu, load_model, load_predictor
 from energylens.predictor.load.queueing import mixed_wait_tail, wait_tail
 from energylens.predictor.load.steady import phase_work
 from energylens.predictor.load.step_work import Group, grouped
+from energylens.predictor.prediction import Prediction
 from energylens.predictor.requests import RequestClass
-from energylens.predictor.types import Prediction, Workload
+from energylens.predictor.types import Workload
 
 H100, PREDICTOR, DENSE = find_gpu("H100"), load_predictor("vllm"), load_model("meta-llama/Llama-3.1-8B-Instruct")
 ONE = layouts((1, 1, 1, 1))

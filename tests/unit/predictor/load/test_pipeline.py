@@ -8,7 +8,8 @@ import pytest
 from energylens.data import find_gpu, load_model
 from energylens.data.predictor import load_predictor
 from energylens.predictor.load.pipeline import Pipeline, pipeline_of
-from energylens.predictor.types import FloatArray, Layouts, Prediction, Workload
+from energylens.predictor.prediction import Prediction
+from energylens.predictor.types import FloatArray, Layouts, Workload
 
 
 def layouts(*splits: tuple[int, int]) -> Layouts:

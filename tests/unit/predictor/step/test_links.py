@@ -12,11 +12,12 @@ from energylens.data import find_gpu, load_gpus, load_model, load_predictor
 from energylens.predictor import Predictor
 from energylens.predictor.fitted.features import NOTHING
 from energylens.predictor.model.einsum import Collective
+from energylens.predictor.prediction import Prediction
 from energylens.predictor.step.latency import collective_seconds
 from energylens.predictor.step.links import host_link_factor, host_link_floor, host_share, stage_share
 from energylens.predictor.step.rates import data_sheet
 from energylens.predictor.step.work import CollectiveWork
-from energylens.predictor.types import FloatArray, Layouts, Prediction, Workload
+from energylens.predictor.types import FloatArray, Layouts, Workload
 
 LLAMA, MIXTRAL = "meta-llama/Llama-3.1-70B-Instruct", "mistralai/Mixtral-8x22B-Instruct-v0.1"
 BRIDGED = ["NVIDIA-A100-80GB-PCIe", "NVIDIA-H100-PCIe", "NVIDIA-H100-NVL", "NVIDIA-H200-NVL"]
