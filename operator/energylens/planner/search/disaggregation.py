@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from energylens.api.llmdeployment import LLMDeploymentSpec, PlanStatus, ReplicaLayout
 from energylens.api.quantity import parse_quantity
-from energylens.planner.engines import EngineSettings
 from energylens.planner.inventory.capacity import pods_beside
 from energylens.planner.search import describe
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.evaluate import evaluate
 from energylens.planner.search.frontier import latencies, pareto
 from energylens.planner.search.placement import layout_at
-from energylens.planner.search.problem import MOST_CANDIDATES, Problem, clipped, reserve_of, spaces_of
+from energylens.planner.search.problem import MOST_CANDIDATES, Problem, clipped, question_of, spaces_of
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 from energylens.records import dataclass
 
@@ -89,23 +89,9 @@ def best_pairs(problem: Problem, pairing: Pairing = ANY) -> Disaggregated | None
     assert rate is not None
     # The candidates of both roles are in memory at once.
     spaces = [clipped(problem, space).within(MOST_CANDIDATES // 2)[0] for space in spaces_of(problem)]
-    margin = problem.spec.planning.safety_margin_percent / 100.0
-    roles = [
-        evaluate(
-            spaces,
-            problem.model,
-            problem.predictor,
-            problem.load,
-            problem.spec.slo.percentile,
-            margin=margin,
-            corrections=problem.corrections,
-            role=role,
-            settings=EngineSettings.of(problem.spec.engine),
-            reserve=reserve_of(problem.spec.planning),
-        )
-        for role in ("prefill", "decode")
-    ]
-    prefill, decode = roles
+    question = question_of(problem)
+    prefill = evaluate(spaces, replace(question, role="prefill"))
+    decode = evaluate(spaces, replace(question, role="decode"))
     found: dict[int, tuple[Pair, tuple[str, ...]]] = {}
     for strict in (True, False):
         for pair in _best_of_products(problem, prefill, decode, pairing, strict=strict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Any
 
 import numpy as np
@@ -34,49 +34,41 @@ _Columns = dict[str, Any]
 """Arrays of :class:`Candidates` by name, each of shape (n,)."""
 
 
-def evaluate(
-    spaces: Sequence[ProductSpace],
-    model: ModelSpec,
-    predictor: ReplicaPredictor,
-    load: Load,
-    percentile: Percentile,
-    *,
-    margin: float = 1.0,
-    latency_share: float = 1.0,
-    corrections: Corrections | None = None,
-    role: Role = "aggregated",
-    settings: EngineSettings | None = None,
-    reserve: Reserve = NO_RESERVE,
-) -> Candidates:
-    """Return every candidate of the spaces with its prediction under the load.
+@dataclass(frozen=True)
+class Question:
+    """What all candidates are evaluated for."""
 
-    Args:
-        spaces: One per GPU product.
-        model: The model to serve.
-        predictor: Predicts one replica.
-        load: Split evenly over the replicas.
-        percentile: The percentile at which latencies are reported.
-        margin: Share of the upper half of the 80 % interval that is added to the figures that are compared with SLOs: 0
-            uses the prediction, 1 the interval's upper end.
-        latency_share: Share of that margin that latencies have; the rest counts in the ranking, see
-            :mod:`energylens.planner.search.breach`.
-        corrections: Factors learned from measurement.
-        role: The role of the replicas. Figures per output token of the prefill role are per prompt.
-        settings: The engine and the settings from its arguments; vLLM's defaults if None.
-        reserve: Capacity to keep free.
-    """
-    question = _Question(
-        model,
-        predictor,
-        load,
-        percentile,
-        margin,
-        latency_share,
-        corrections or Corrections(),
-        role,
-        settings or EngineSettings(),
-        reserve,
-    )
+    model: ModelSpec
+    predictor: ReplicaPredictor
+    """Predicts one replica."""
+    load: Load
+    """Split evenly over the replicas."""
+    percentile: Percentile
+    """The percentile at which latencies are reported."""
+    margin: float = 1.0
+    """Share of the upper half of the 80 % interval that is added to the figures that are compared with SLOs: 0 uses the
+    prediction, 1 the interval's upper end."""
+    latency_share: float = 1.0
+    """Share of that margin that latencies have; the rest counts in the ranking, see
+    :mod:`energylens.planner.search.breach`."""
+    corrections: Corrections = field(default_factory=Corrections)
+    """Factors learned from measurement."""
+    role: Role = "aggregated"
+    """The role of the replicas. Figures per output token of the prefill role are per prompt."""
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    """The engine and the settings from its arguments."""
+    reserve: Reserve = NO_RESERVE
+    """Capacity to keep free."""
+
+    @property
+    def workload(self) -> Workload:
+        """The part of each request that a replica of the role processes."""
+        # A prefill replica finishes a request after the first token.
+        return self.load.workload.first_tokens if self.role == "prefill" else self.load.workload
+
+
+def evaluate(spaces: Sequence[ProductSpace], question: Question) -> Candidates:
+    """Return every candidate of the spaces, one space per GPU product, with its prediction under the load."""
     layouts, parts = list[Layouts](), list[_Columns]()
     for space in spaces:
         found, part = _evaluate_product(space, question)
@@ -90,31 +82,9 @@ def evaluate(
         products=tuple(space.gpu.product for space in spaces),
         product=np.repeat(np.arange(len(parts)), counts),
         layouts=concatenate(layouts),
-        role=role,
+        role=question.role,
         **columns,
     )
-
-
-@dataclass(frozen=True)
-class _Question:
-    """The arguments of :func:`evaluate` that all products share."""
-
-    model: ModelSpec
-    predictor: ReplicaPredictor
-    load: Load
-    percentile: Percentile
-    margin: float
-    latency_share: float
-    corrections: Corrections
-    role: Role
-    settings: EngineSettings
-    reserve: Reserve
-
-    @property
-    def workload(self) -> Workload:
-        """The part of each request that a replica of the role processes."""
-        # A prefill replica finishes a request after the first token.
-        return self.load.workload.first_tokens if self.role == "prefill" else self.load.workload
 
 
 @dataclass(frozen=True)
@@ -128,7 +98,7 @@ class _UnderLoad:
     burst_sequences: FloatArray
 
 
-def _evaluate_product(space: ProductSpace, question: _Question) -> tuple[Layouts, _Columns]:
+def _evaluate_product(space: ProductSpace, question: Question) -> tuple[Layouts, _Columns]:
     """Return the candidates of one product: their layouts, and all their columns but the product."""
     model, predictor, load = question.model, question.predictor, question.load
     supported, reason, fits = structure(space, model, predictor, load.workload, question.workload, question.settings)
@@ -171,14 +141,14 @@ def _evaluate_product(space: ProductSpace, question: _Question) -> tuple[Layouts
     }
 
 
-def _under_load(question: _Question, gpu: GpuSpec, layouts: Layouts, replicas: IntArray) -> _UnderLoad:
+def _under_load(question: Question, gpu: GpuSpec, layouts: Layouts, replicas: IntArray) -> _UnderLoad:
     if question.load.job is not None:
         return _with_all_requests(question, gpu, layouts, replicas)
     under_load = _under_arrivals if question.load.concurrency is None else _with_fixed_concurrency
     return under_load(question, gpu, layouts, replicas)
 
 
-def _with_all_requests(question: _Question, gpu: GpuSpec, layouts: Layouts, replicas: IntArray) -> _UnderLoad:
+def _with_all_requests(question: Question, gpu: GpuSpec, layouts: Layouts, replicas: IntArray) -> _UnderLoad:
     """Return replicas that share the requests of a job, before its time is counted."""
     load, reserve = question.load, question.reserve
     share = load.in_flight / replicas
@@ -192,7 +162,7 @@ def _with_all_requests(question: _Question, gpu: GpuSpec, layouts: Layouts, repl
     )
 
 
-def _with_fixed_concurrency(question: _Question, gpu: GpuSpec, layouts: Layouts, replicas: IntArray) -> _UnderLoad:
+def _with_fixed_concurrency(question: Question, gpu: GpuSpec, layouts: Layouts, replicas: IntArray) -> _UnderLoad:
     """Return replicas that share a fixed number of requests in flight."""
     load, reserve = question.load, question.reserve
     share = load.in_flight / replicas
@@ -210,7 +180,7 @@ def _with_fixed_concurrency(question: _Question, gpu: GpuSpec, layouts: Layouts,
     )
 
 
-def _under_arrivals(question: _Question, gpu: GpuSpec, layouts: Layouts, replicas: IntArray) -> _UnderLoad:
+def _under_arrivals(question: Question, gpu: GpuSpec, layouts: Layouts, replicas: IntArray) -> _UnderLoad:
     """Return replicas among which requests that arrive at a rate are split."""
     load, reserve = question.load, question.reserve
     rate = (load.requests_per_second or 0.0) / replicas
@@ -295,7 +265,7 @@ _FIGURES = (
 
 
 def _figures(
-    found: _UnderLoad, question: _Question, correction: Correction, replicas: IntArray
+    found: _UnderLoad, question: Question, correction: Correction, replicas: IntArray
 ) -> dict[str, FloatArray]:
     p, percentile, margin = found.prediction, question.percentile, question.margin
     itl = {"P50": p.itl_p50_ms, "P95": p.itl_p95_ms, "P99": p.itl_p99_ms}[percentile] * correction.itl

@@ -20,7 +20,7 @@ from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.constraints import Constraint, build_constraints, count_rejections, feasible
 from energylens.planner.search.contenders import contenders
 from energylens.planner.search.corrections import Corrections
-from energylens.planner.search.evaluate import evaluate
+from energylens.planner.search.evaluate import Question, evaluate
 from energylens.planner.search.job import Job
 from energylens.planner.search.load import Load, Reserve
 from energylens.planner.search.objective import best, objective_values
@@ -236,19 +236,23 @@ def evaluated(problem: Problem, spaces: Sequence[ProductSpace]) -> Solution:
 
 def _predicted(problem: Problem, spaces: Sequence[ProductSpace]) -> Candidates:
     spec = problem.spec
-    rows = evaluate(
-        spaces,
+    question = replace(question_of(problem), latency_share=latency_share(spec.energy.objective))
+    return with_breach(evaluate(spaces, question), spec)
+
+
+def question_of(problem: Problem) -> Question:
+    """Return the question that the candidates of a problem are evaluated for, with the whole margin on latencies."""
+    spec = problem.spec
+    return Question(
         problem.model,
         problem.predictor,
         problem.load,
         spec.slo.percentile,
         margin=spec.planning.safety_margin_percent / 100.0,
-        latency_share=latency_share(spec.energy.objective),
-        corrections=problem.corrections,
+        corrections=problem.corrections or Corrections(),
         settings=EngineSettings.of(spec.engine),
         reserve=reserve_of(spec.planning),
     )
-    return with_breach(rows, spec)
 
 
 def _constrained(problem: Problem, rows: Candidates) -> tuple[Constraint, ...]:

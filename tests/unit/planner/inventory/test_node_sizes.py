@@ -11,7 +11,7 @@ import pytest
 from energylens.api.llmdeployment import Overrides, PowerCap
 from energylens.data import find_gpu, load_model, load_predictor
 from energylens.planner.search import evaluate as evaluation
-from energylens.planner.search.evaluate import evaluate
+from energylens.planner.search.evaluate import Question, evaluate
 from energylens.planner.search.load import Load
 from energylens.planner.search.space import enumerate_space
 from energylens.predictor.types import Workload
@@ -63,8 +63,8 @@ def test_together_or_apart_the_candidates_are_the_same(gigabits: int) -> None:
     space = enumerate_space(spec, gpu, [4, 4, 2], Overrides(max_batch_size=64), PowerCap())
     assert set(space.layouts.node_gpus.tolist()) == {0, 1, 2, 3, 4}
     load = Load(Workload(300, 200), 2.0)
-    together = evaluate([space], spec, shipped, load, "P95")
-    apart = evaluate([space], spec, Apart(shipped.coefficients, shipped.profile), load, "P95")
+    together = evaluate([space], Question(spec, shipped, load, "P95"))
+    apart = evaluate([space], Question(spec, Apart(shipped.coefficients, shipped.profile), load, "P95"))
     for name in ("sustainable", "itl_upper_ms", "ttft_upper_ms", "power_watts", "joules_per_output_token"):
         np.testing.assert_allclose(getattr(together, name), getattr(apart, name), rtol=1e-12)
 
@@ -74,8 +74,8 @@ def test_in_parts_or_at_once_the_candidates_are_the_same(rows: int, monkeypatch:
     predictor, gpu, spec = load_predictor(), find_gpu("H100"), load_model("Qwen/Qwen3-30B-A3B")
     space = enumerate_space(spec, gpu, [2, 2], Overrides(), PowerCap())
     load = Load(Workload(300, 200), 2.0)
-    at_once = evaluate([space], spec, predictor, load, "P95")
+    at_once = evaluate([space], Question(spec, predictor, load, "P95"))
     monkeypatch.setattr(evaluation, "CACHED_ROWS", rows)
-    in_parts = evaluate([space], spec, predictor, load, "P95")
+    in_parts = evaluate([space], Question(spec, predictor, load, "P95"))
     for name in ("sustainable", "itl_upper_ms", "ttft_upper_ms", "power_watts", "joules_per_output_token"):
         np.testing.assert_allclose(getattr(at_once, name), getattr(in_parts, name), rtol=1e-12)

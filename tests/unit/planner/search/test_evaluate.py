@@ -10,7 +10,7 @@ from energylens.api.llmdeployment import Overrides, PowerCap
 from energylens.data import find_gpu, load_model, load_predictor
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.corrections import Corrections
-from energylens.planner.search.evaluate import evaluate
+from energylens.planner.search.evaluate import Question, evaluate
 from energylens.planner.search.load import Load
 from energylens.planner.search.space import enumerate_space
 from energylens.predictor.fitted.recalibration import Learned, Lesson
@@ -25,7 +25,7 @@ def candidates(role: Role, itl: float) -> Candidates:
     taught = Lesson("TP1", "", 8.0, Learned({"itl": math.log(itl)}, {"itl": 1e9}))
     corrections = Corrections({gpu.product: (taught,)})
     load = Load(Workload(300, 200), 2.0)
-    return evaluate([space], model, load_predictor(), load, "P95", corrections=corrections, role=role)
+    return evaluate([space], Question(model, load_predictor(), load, "P95", corrections=corrections, role=role))
 
 
 def test_slower_steps_take_capacity_from_replicas_that_decode() -> None:
