@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from energylens.predictor.model.architecture import BYTES_PER_WEIGHT
-from energylens.predictor.step.moe_tables import MoeCurves, roofline_seconds
+from energylens.predictor.step.moe_tables import ExpertLayer, MoeCurves, roofline_seconds
 from energylens.predictor.types import BoolArray, FloatArray, GpuSpec
 
 TOKENS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096, 8192, 16384)
@@ -87,10 +87,9 @@ def _curves(columns: dict[str, Any], kernel: str, gpu: GpuSpec) -> MoeCurves | N
             where, skewed = _mean_log(c, mine & ~balanced)
             log_time += 0.5 * np.maximum(np.interp(np.log(tokens), np.log(where), skewed) - log_time, 0.0)
         e, k, h, f, tp, ep = (float(v) for v in key)
-        roof = roofline_seconds(
-            e, k, h, f, 3.0, tokens, np.full_like(tokens, ep), np.full_like(tokens, tp), BYTES_PER_WEIGHT[weight],
-            gpu.memory_bandwidth, flops,
-        )  # fmt: skip
+        split = np.full_like(tokens, ep), np.full_like(tokens, tp)
+        layer, per_weight = ExpertLayer(e, k, h, f, 3.0), BYTES_PER_WEIGHT[weight]
+        roof = roofline_seconds(layer, tokens, *split, per_weight, gpu.memory_bandwidth, flops)
         shapes.append(np.log(key.astype(float)))
         ratios.append(np.interp(wanted, np.log(tokens), log_time - np.log(roof)))
     return MoeCurves(np.array(shapes), np.array(TOKENS, dtype=float), np.array(ratios))

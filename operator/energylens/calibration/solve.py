@@ -17,7 +17,7 @@ from energylens.calibration.parameters import ENGINE_SPREADS
 from energylens.calibration.scales import Scales, constants_of, engine_factors
 from energylens.predictor.fitted.noise import noise_variance
 from energylens.predictor.fitted.residual import TARGETS, KernelTerm, covariance
-from energylens.predictor.load.steady import combine
+from energylens.predictor.load.steady import PhaseWork, combine
 from energylens.predictor.types import FloatArray, IntArray
 from energylens.records import dataclass
 
@@ -44,14 +44,13 @@ def predicted_logs(
     own = data.factors(factors)
     constants = {name: value * own.get(name, 1.0) for name, value in constants.items()}
     no_cap = np.full(len(data.runs), np.nan)
-    state = combine(data.decode, data.mixed, data.starts, constants, data.sheet, no_cap, None, data.ranks)
+    state = combine(PhaseWork(data.decode, data.mixed, data.starts), constants, data.sheet, no_cap, None, data.ranks)
     itl, rows = np.full(len(data.runs), np.nan), data.itl_rows
     if rows.size:
         there = {name: value[rows] for name, value in constants.items()}
         sheet, ranks = take_sheet(data.sheet, rows), data.ranks[rows]
-        other = combine(
-            data.itl_decode, data.itl_mixed, data.itl_starts, there, sheet, no_cap[rows], None, ranks
-        )  # fmt: skip
+        work = PhaseWork(data.itl_decode, data.itl_mixed, data.itl_starts)
+        other = combine(work, there, sheet, no_cap[rows], None, ranks)
         itl[rows] = other.mixture.quantile(data.itl_level)
     tpot = state.mixture.tpot(data.running)
     return {

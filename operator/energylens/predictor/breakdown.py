@@ -79,11 +79,11 @@ def energy_parts(
     busy = np.ones_like(mean) if saturated else np.where(prediction.sustainable, -np.expm1(-mean / lanes), 1.0)
     running = np.maximum(mean / np.maximum(busy, 1e-12), lanes)
     lockstep = predictor.profile.lockstep_of(gpu, layouts, model)
-    decode, mixed, starts = phase_work(model, gpu, layouts, workload, running, predictor.coefficients, role, lockstep)
+    work = phase_work(model, gpu, layouts, workload, running, predictor.coefficients, role, lockstep)
     no_cap = np.full(len(layouts), np.nan)
-    steady = combine(decode, mixed, starts, c, sheet, no_cap, predictor.profile.overlap)
+    steady = combine(work, c, sheet, no_cap, predictor.profile.overlap)
     share = steady.mixture.mixed_share
-    pure, filled = step_energy(decode, steady.decode, rates, c), step_energy(mixed, steady.mixed, rates, c)
+    pure, filled = step_energy(work.decode, steady.decode, rates, c), step_energy(work.mixed, steady.mixed, rates, c)
     moving = {f.name: (1.0 - share) * getattr(pure, f.name) + share * getattr(filled, f.name) for f in fields(pure)}
     idle = (1.0 - busy) * prediction.idle_power_watts
     active = prediction.power_watts - idle

@@ -6,6 +6,7 @@ Physics only; :mod:`energylens.predictor.core` adds the residual and the interva
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -83,11 +84,8 @@ def steady_state(scenario: Scenario, sequences: FloatArray, physics: Physics) ->
         physics: Constants and tables.
     """
     layouts = scenario.layouts
-    decode, mixed, starts = _work_of(scenario, sequences, physics)
     return combine(
-        decode,
-        mixed,
-        starts,
+        _work_of(scenario, sequences, physics),
         physics.constants,
         data_sheet(scenario.gpu),
         layouts.power_cap_watts,
@@ -109,6 +107,17 @@ class _Loads:
     """Mean starts per step, shape (n,)."""
 
 
+class PhaseWork(NamedTuple):
+    """The work of the steps of n replicas."""
+
+    decode: Work
+    """Work of a step that only decodes."""
+    mixed: Work
+    """Work of a step that also prefills."""
+    starts: FloatArray
+    """Mean requests that start per step on all ranks that step together, shape (n,)."""
+
+
 def phase_work(
     model: ModelSpec,
     gpu: GpuSpec,
@@ -118,8 +127,8 @@ def phase_work(
     coefficients: Coefficients,
     role: Role = "aggregated",
     lockstep: Lockstep = APART,
-) -> tuple[Work, Work, FloatArray]:
-    """Return the work of a decode step and of a step that also prefills, and the mean starts per step.
+) -> PhaseWork:
+    """Return the work of both kinds of steps.
 
     A step of a pipeline is a round in which each micro-batch passes all stages; the work is for one micro-batch.
     """
@@ -130,12 +139,12 @@ def phase_work(
         drafted = _drafts(model, gpu, layouts, workload, loads.decode, coefficients)
         decode = replace(decode, drafts=drafted) if drafted else decode
     if loads.mixed is None:
-        return decode, decode, loads.starts
+        return PhaseWork(decode, decode, loads.starts)
     mixed = build_work(model, gpu, layouts, loads.mixed, coefficients.tables)
-    return decode, replace(mixed, drafts=drafted) if drafted else mixed, loads.starts
+    return PhaseWork(decode, replace(mixed, drafts=drafted) if drafted else mixed, loads.starts)
 
 
-def _work_of(scenario: Scenario, sequences: FloatArray, physics: Physics) -> tuple[Work, Work, FloatArray]:
+def _work_of(scenario: Scenario, sequences: FloatArray, physics: Physics) -> PhaseWork:
     return phase_work(
         scenario.model,
         scenario.gpu,
@@ -157,8 +166,8 @@ def phase_mixture(scenario: Scenario, sequences: FloatArray, physics: Physics) -
     model, gpu, layouts, workload = scenario.model, scenario.gpu, scenario.layouts, scenario.workload
     constants, sheet = physics.constants, data_sheet(gpu)
     if scenario.role != "aggregated" or workload.speculation is not None:
-        decode, mixed, starts = _work_of(scenario, sequences, physics)
-        return step_mixture(decode, mixed, starts, physics.rates, constants, sheet, physics.overlap)[0]
+        work_of_both = _work_of(scenario, sequences, physics)
+        return step_mixture(work_of_both, physics.rates, constants, sheet, physics.overlap)[0]
     loads = _phase_loads(model, layouts, workload, sequences, scenario.role, physics.lockstep)
     assert loads.mixed is not None
     n = len(layouts)
@@ -261,26 +270,18 @@ def _drafts(
 
 
 def step_mixture(
-    decode: Work,
-    mixed: Work,
-    starts: FloatArray,
-    rates: KernelRates,
-    c: Constants,
-    sheet: DataSheet,
-    overlap: Overlap | None = None,
+    work: PhaseWork, rates: KernelRates, c: Constants, sheet: DataSheet, overlap: Overlap | None = None
 ) -> tuple[StepMixture, StepTime, StepTime]:
     """Return the steps of a replica whose power is not capped, and the times of both kinds of steps."""
-    td = step_time(decode, rates, c, sheet, mixed=False, overlap=overlap)
-    tm = step_time(mixed, rates, c, sheet, mixed=True, overlap=overlap)
+    td = step_time(work.decode, rates, c, sheet, mixed=False, overlap=overlap)
+    tm = step_time(work.mixed, rates, c, sheet, mixed=True, overlap=overlap)
     growing = np.maximum(tm.kernels + tm.collectives - td.kernels - td.collectives, 0.0)
     base = np.maximum(tm.total - td.total - growing, 0.0)
-    return StepMixture(starts, td.total, np.maximum(tm.total, td.total), base, c["prompt_spread"]), td, tm
+    return StepMixture(work.starts, td.total, np.maximum(tm.total, td.total), base, c["prompt_spread"]), td, tm
 
 
 def combine(
-    decode: Work,
-    mixed: Work,
-    starts: FloatArray,
+    work: PhaseWork,
     c: Constants,
     sheet: DataSheet,
     caps: FloatArray,
@@ -292,9 +293,7 @@ def combine(
     """Return times and power from the work of both kinds of steps.
 
     Args:
-        decode: Work of a step that only decodes.
-        mixed: Work of a step that also prefills.
-        starts: Requests that start per step on all ranks that step together, shape (n,).
+        work: Work of both kinds of steps.
         c: Constants of the GPU product and the engine.
         sheet: Peaks of the GPU product.
         caps: Power caps in watts per GPU, NaN for none, shape (n,).
@@ -304,12 +303,12 @@ def combine(
         rates: Rates that follow from the constants, if already computed.
     """
     rates = kernel_rates(c, sheet) if rates is None else rates
-    mixture, td, tm = step_mixture(decode, mixed, starts, rates, c, sheet, overlap)
-    steps = _Steps(decode, mixed, mixture, td, tm)
+    mixture, td, tm = step_mixture(work, rates, c, sheet, overlap)
+    steps = _Steps(work, mixture, td, tm)
     joules, busy = _energy_and_busy(steps, rates, c, ranks, pipeline)
     power, stretch = _under_cap(steps, joules, busy, c, sheet, caps)
     mixture = StepMixture(
-        starts, mixture.decode * stretch, mixture.mixed * stretch, mixture.base * stretch, mixture.prompt_spread
+        work.starts, mixture.decode * stretch, mixture.mixed * stretch, mixture.base * stretch, mixture.prompt_spread
     )
     return Steady(mixture, mixture.mean, power, td, tm)
 
@@ -318,8 +317,7 @@ def combine(
 class _Steps:
     """Both kinds of steps of a replica whose power is not capped: their work, their mixture, and their times."""
 
-    decode: Work
-    mixed: Work
+    work: PhaseWork
     mixture: StepMixture
     decode_time: StepTime
     mixed_time: StepTime
@@ -336,10 +334,10 @@ def _energy_and_busy(
     working = share * np.minimum(np.maximum(mixture.starts_when_mixed, 1.0) / (ranks * micro), 1.0)
     several = np.asarray(ranks) > 1.0
     working = np.where(several, -np.expm1(-mixture.starts / ranks) / micro, working)
-    joules = (1.0 - working) * step_energy(steps.decode, td, rates, c).total
-    joules = joules + working * step_energy(steps.mixed, tm, rates, c).total
+    joules = (1.0 - working) * step_energy(steps.work.decode, td, rates, c).total
+    joules = joules + working * step_energy(steps.work.mixed, tm, rates, c).total
     if several.any():
-        waiting = (share - working) * waiting_energy(steps.decode, steps.mixed, td, tm, rates, c)
+        waiting = (share - working) * waiting_energy(steps.work.decode, steps.work.mixed, td, tm, rates, c)
         joules = joules + np.where(several, waiting, 0.0)
     busy = (1.0 - working) * td.busy + working * tm.busy
     if pipeline is not None and pipeline.staged.any():
@@ -364,7 +362,7 @@ def _under_cap(
     share = steps.mixture.mixed_share
     # Only the computing part of kernels follows the core clock; memory keeps its own clock until the core clock is very
     # low.
-    compute = (steps.mixed.flops.sum(axis=0) * share + steps.decode.flops.sum(axis=0) * (1.0 - share)) / (
+    compute = (steps.work.mixed.flops.sum(axis=0) * share + steps.work.decode.flops.sum(axis=0) * (1.0 - share)) / (
         c["gemm_flops"] * sheet.flops_bf16
     )
     bound = np.clip(compute / np.maximum(busy, 1e-12), 0.1, 1.0)

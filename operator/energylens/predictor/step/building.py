@@ -24,7 +24,7 @@ from energylens.predictor.step.kernels import (
 )
 from energylens.predictor.step.messages import step_collectives
 from energylens.predictor.step.moe import ExpertLoad, evenly_hit, expert_load, experts_hit
-from energylens.predictor.step.moe_tables import MoeTables, expert_ratio, roofline_seconds
+from energylens.predictor.step.moe_tables import ExpertLayer, MoeTables, expert_ratio, roofline_seconds
 from energylens.predictor.step.routing import routing_skew
 from energylens.predictor.step.work import (
     LARGEST_GRAPH,
@@ -335,10 +335,9 @@ class _Builder:
         if ratio is None:
             return np.zeros_like(tokens)
         flops = gpu.flops_fp8 if op.einsum.quant.weight == "fp8" and gpu.flops_fp8 else gpu.flops_bf16
-        roof = roofline_seconds(
-            e.experts, e.top_k, op.width, e.intermediate, 3.0 if e.gated else 2.0, tokens, ep, tp,
-            op.einsum.quant.bytes_per_weight, gpu.memory_bandwidth, flops,
-        )  # fmt: skip
+        layer = ExpertLayer(e.experts, e.top_k, op.width, e.intermediate, 3.0 if e.gated else 2.0)
+        bytes_per_weight = op.einsum.quant.bytes_per_weight
+        roof = roofline_seconds(layer, tokens, ep, tp, bytes_per_weight, gpu.memory_bandwidth, flops)
         # The tables deal tokens out to experts in turn. Randomly routed tokens share experts, above all popular ones,
         # and hit fewer.
         uneven = np.maximum(experts_hit(e.experts, e.top_k, tokens, self.skew) / ep, 1.0)

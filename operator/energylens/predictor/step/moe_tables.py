@@ -33,12 +33,23 @@ MoeTables = Mapping[str, MoeCurves]
 """``<GPU short name>/<kernel class>`` -> curves."""
 
 
+@dataclass(frozen=True)
+class ExpertLayer:
+    """The routed experts of one layer."""
+
+    experts: float
+    top_k: float
+    """Experts per token."""
+    width: float
+    """Width of a token's hidden vector."""
+    intermediate: float
+    """Width inside an expert."""
+    matrices: float
+    """Matrices of an expert: 3 with a gate, otherwise 2."""
+
+
 def roofline_seconds(
-    experts: float,
-    top_k: float,
-    width: float,
-    intermediate: float,
-    matrices: float,
+    layer: ExpertLayer,
     tokens: FloatArray,
     expert_parallel: FloatArray,
     tensor_parallel: FloatArray,
@@ -50,10 +61,11 @@ def roofline_seconds(
 
     Tokens are dealt out to the experts in turn, as in the tables.
     """
-    weights = matrices * width * intermediate / tensor_parallel
-    pairs = tokens * top_k / expert_parallel
-    hit = np.maximum(evenly_hit(experts, top_k, tokens) / expert_parallel, 1.0)
-    traffic = hit * weights * bytes_per_weight + 2.0 * pairs * (2.0 * width + matrices * intermediate / tensor_parallel)
+    weights = layer.matrices * layer.width * layer.intermediate / tensor_parallel
+    inner = layer.matrices * layer.intermediate / tensor_parallel
+    pairs = tokens * layer.top_k / expert_parallel
+    hit = np.maximum(evenly_hit(layer.experts, layer.top_k, tokens) / expert_parallel, 1.0)
+    traffic = hit * weights * bytes_per_weight + 2.0 * pairs * (2.0 * layer.width + inner)
     return np.maximum(traffic / bandwidth, 2.0 * pairs * weights / flops_per_second)
 
 

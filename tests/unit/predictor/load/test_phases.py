@@ -29,8 +29,8 @@ def test_both_kinds_of_steps_are_those_of_separate_calls(model: ModelSpec, load:
     tables = PREDICTOR.coefficients
     physics = Physics(CONSTANTS, tables, rates, lockstep=lockstep)
     together = phase_mixture(Scenario(model, H100, where, load, "aggregated"), running, physics)
-    works = phase_work(model, H100, where, load, running, tables, "aggregated", lockstep)
-    apart, _, _ = step_mixture(*works, rates, CONSTANTS, data_sheet(H100))
+    work = phase_work(model, H100, where, load, running, tables, "aggregated", lockstep)
+    apart, _, _ = step_mixture(work, rates, CONSTANTS, data_sheet(H100))
     for name in ("starts", "decode", "mixed", "base"):
         np.testing.assert_allclose(getattr(together, name), getattr(apart, name), rtol=1e-12, atol=1e-15)
     assert (together.mixed > together.decode).all()
