@@ -29,14 +29,7 @@ def device_nodes(operator: OperatorCluster, team: Team) -> Iterator[MakeNode]:
         del body["status"]
         operator.api.apply(body)
         operator.api.apply(resource_slice(name, devices))
-
-        def ready() -> bool:
-            found = operator.api.get("node", name)
-            return found is not None and any(
-                c["type"] == "Ready" and c["status"] == "True" for c in found["status"].get("conditions", ())
-            )
-
-        eventually(ready)
+        eventually(lambda: is_ready(operator, name))
         return name
 
     yield make
@@ -44,6 +37,13 @@ def device_nodes(operator: OperatorCluster, team: Team) -> Iterator[MakeNode]:
     operator.api.run("delete", "resourceslice", *made, "--ignore-not-found")
     operator.api.run("delete", "node", *made, "--ignore-not-found")
     operator.api.run("delete", "deviceclass", CLASS, "--ignore-not-found")
+
+
+def is_ready(operator: OperatorCluster, name: str) -> bool:
+    found = operator.api.get("node", name)
+    return found is not None and any(
+        c["type"] == "Ready" and c["status"] == "True" for c in found["status"].get("conditions", ())
+    )
 
 
 def hardware(team: Team) -> Object:
@@ -121,6 +121,28 @@ def test_requests_of_the_resource_are_counted_once_where_a_class_serves_them(
     team.apply("second", hardware=hardware(team), planning=layout(replicas=1))
     team.ready("second")
     assert {pool: len(devices) for pool, devices in devices_held(team).items()} == {name: 3}
+
+
+def test_a_second_deployment_uses_the_slices_once_the_device_plugins_gpus_are_taken(
+    operator: OperatorCluster, team: Team, device_nodes: MakeNode
+) -> None:
+    operator.api.apply(device_class())
+    claimed = device_nodes([gpu(0), gpu(1)])
+    plugin = f"{team.namespace}-plugin"
+    operator.api.apply(node(plugin, {"pool": team.namespace, "nvidia.com/gpu.product": H100}, [GPU_TAINT], 2))
+    try:
+        eventually(lambda: is_ready(operator, plugin))
+        for name, host in (("first", plugin), ("second", claimed)):
+            team.apply(name, hardware=hardware(team), planning=layout(tensorParallel=2, replicas=1))
+            team.ready(name)
+            (pod,) = team.pods(name)
+            assert pod["spec"]["nodeName"] == host
+        assert {pool: len(devices) for pool, devices in devices_held(team).items()} == {claimed: 2}
+        team.apply("third", hardware=hardware(team), planning=layout(replicas=1))
+        team.wait("PlanReady", "False", "InsufficientGPUs", name="third")
+    finally:
+        team.clear()
+        operator.api.run("delete", "node", plugin, "--ignore-not-found")
 
 
 def test_gpus_with_a_taint_rule_are_neither_planned_nor_allocated_until_it_goes(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from energylens.decide.planned import PlannedDeployment
-from energylens.planner.types import ClusterSnapshot, GpuAllocation
+from energylens.planner.inventory.access import way_with_most
+from energylens.planner.types import ClusterSnapshot, GpuAccess, GpuAllocation
 from energylens.records import dataclass
+
+_Levels = dict[int, list[int]]
+"""Indices of nodes by their number of free GPUs."""
 
 
 @dataclass(frozen=True)
@@ -51,31 +55,59 @@ def reservation(deployment: PlannedDeployment, bound_gpus: int) -> Reservation |
 
 
 def reserve(snapshot: ClusterSnapshot, reservations: Iterable[Reservation]) -> ClusterSnapshot:
-    """Return the snapshot with the reserved GPUs taken: each pod on the fullest node with room for the pod."""
-    # Nodes have few different numbers of free GPUs: per product a heap of node indices for each.
-    pools: dict[str, dict[int, list[int]]] = {}
+    """Return the snapshot with the reserved GPUs taken: each pod on the fullest node with room for the pod.
+
+    All pods of a deployment get their GPUs in one way, as :func:`energylens.planner.inventory.access.with_one_access`
+    has it.
+    """
+    # Nodes have few different numbers of free GPUs: per product and access a heap of node indices for each.
+    pools: dict[str, dict[frozenset[GpuAccess], _Levels]] = {}
     for index, node in enumerate(snapshot.nodes):
         if node.schedulable:
             # Indices ascend, so that each list already is a heap.
-            pools.setdefault(node.product, {}).setdefault(node.free_now, []).append(index)
+            levels = pools.setdefault(node.product, {}).setdefault(node.access, {})
+            levels.setdefault(node.free_now, []).append(index)
     taken: dict[int, list[GpuAllocation]] = {}
     for wanted in reservations:
-        levels = pools.get(wanted.product, {})
+        pool = pools.get(wanted.product, {})
+        way = _way(wanted, pool, snapshot)
         nowhere = 0
         for size in wanted.sizes:
             if size == nowhere:
                 continue
-            fitting = [free for free, indices in levels.items() if indices and free >= size]
+            fitting = [
+                (free, indices[0], access)
+                for access, levels in pool.items()
+                if way in access
+                for free, indices in levels.items()
+                if indices and free >= size
+            ]
             if not fitting:
                 nowhere = size
                 continue
-            free = min(fitting)
-            index = heapq.heappop(levels[free])
-            heapq.heappush(levels.setdefault(free - size, []), index)
-            taken.setdefault(index, []).append(GpuAllocation(wanted.owner, size))
+            free, index, access = min(fitting, key=lambda one: one[:2])
+            heapq.heappop(pool[access][free])
+            heapq.heappush(pool[access].setdefault(free - size, []), index)
+            taken.setdefault(index, []).append(GpuAllocation(wanted.owner, size, way))
     if not taken:
         return snapshot
     nodes = list(snapshot.nodes)
     for index, allocations in taken.items():
         nodes[index] = replace(nodes[index], allocations=(*nodes[index].allocations, *allocations))
     return replace(snapshot, nodes=tuple(nodes))
+
+
+def _way(wanted: Reservation, pool: Mapping[frozenset[GpuAccess], _Levels], snapshot: ClusterSnapshot) -> GpuAccess:
+    """Return how pods that are not bound yet get their GPUs."""
+    if len(pool) == 1:
+        (access,) = pool
+        return "Resource" if "Resource" in access else "Claim"
+    bound = (
+        allocation.access
+        for node in snapshot.nodes
+        if node.product == wanted.product
+        for allocation in node.allocations
+        if allocation.owner == wanted.owner
+    )
+    free = {access: sum(n * len(indices) for n, indices in levels.items()) for access, levels in pool.items()}
+    return next(bound, way_with_most(free))

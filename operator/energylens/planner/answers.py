@@ -275,7 +275,7 @@ class _Asked:
         """
         spec = question.deployment.spec
         served = EngineSettings.of(spec.engine).served(with_quantization(question.model, spec.model.quantization))
-        usable = usable_nodes(spec, question.snapshot, question.gpus)
+        usable = usable_nodes(spec, question.deployment.owner, question.snapshot, question.gpus)
         return cls(question, served, usable, _hash(question, served, (), None))
 
     def within(self, most: int | None) -> _Key:
@@ -290,10 +290,10 @@ class _Asked:
 
     def places(self, most: int | None) -> Places:
         """Return how many pods of each size can be placed, by product."""
-        metadata = self.question.deployment.metadata
+        owner = self.question.deployment.owner
         free: dict[str, list[int]] = {}
         for node in self.usable:
-            here = node.free_for(f"{metadata.namespace}/{metadata.name}") if node.schedulable else 0
+            here = node.free_for(owner) if node.schedulable else 0
             free.setdefault(node.product, []).append(here)
         return {product: places_within(gpus, most) for product, gpus in free.items()}
 

@@ -104,7 +104,7 @@ def plan_and_solution(
         refused = with_hint(problem, explain_infeasible(problem, solution, placement_changes(problem, snapshot)))
         refused = replace(refused, most_gpus=most)
         if refused.reason in _MORE_GPUS_WOULD_DO:
-            left_out = unusable(excluded_for(deployment.spec, snapshot, gpus))
+            left_out = unusable(excluded_for(deployment.spec, deployment.owner, snapshot, gpus))
             unknown = unknown_products(deployment.spec, gpus)
             ignored = f"; spec.hardware.gpuProducts: {unknown}" if unknown else ""
             refused = replace(refused, message=refused.message + left_out + ignored)
@@ -202,7 +202,7 @@ def plan_inputs_hash(
     """
     spec = deployment.spec
     served = EngineSettings.of(spec.engine).served(with_quantization(model, spec.model.quantization))
-    usable = usable_nodes(spec, snapshot, gpus)
+    usable = usable_nodes(spec, deployment.owner, snapshot, gpus)
     most = None if plan is None else reach_of(plan, spec, usable, gpus, corrected=corrections is not None)
     nodes = allowed_nodes(spec, usable, gpus)
     left = effective_allowance(spec, allowance) if restricted else None
@@ -239,10 +239,10 @@ def problem_for(
     """
     deployment = at_peak(deployment)
     settings = EngineSettings.of(deployment.spec.engine)
-    nodes = usable_nodes(deployment.spec, snapshot, gpus)
+    nodes = usable_nodes(deployment.spec, deployment.owner, snapshot, gpus)
     return Problem(
         spec=deployment.spec,
-        owner=f"{deployment.metadata.namespace}/{deployment.metadata.name}",
+        owner=deployment.owner,
         model=settings.served(model),
         nodes=nodes,
         gpus=with_networks(deployment.spec, nodes, gpus),

@@ -34,6 +34,8 @@ class GpuAllocation:
     owner: str
     """``namespace/name`` of the LLMDeployment the pods belong to, or "" for anything else."""
     gpus: int
+    access: GpuAccess = "Resource"
+    """How the pods got the GPUs."""
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def free_replicas(deployment: LLMDeployment, plan: PlanStatus, snapshot: Cluster
         for node in snapshot.nodes
         if node.product == plan.gpu_product and eligible(node, hardware.node_selector, hardware.tolerations)
     )
-    free = [node.free_now for node in with_one_access(nodes) if node.schedulable]
+    free = [node.free_now for node in with_one_access(nodes, (deployment.owner,)) if node.schedulable]
     pod, pods = np.asarray([gpus_per_pod(plan)]), np.asarray([plan.nodes_per_replica])
     return int(replicas_that_fit(free, pod, pods)[0])
 

@@ -18,7 +18,7 @@ from energylens.decide.planned import (
     planned,
 )
 from energylens.decide.reservations import Reservation, reservation, reserve
-from energylens.planner.types import ClusterSnapshot, GpuAllocation, GpuNode
+from energylens.planner.types import ClusterSnapshot, GpuAccess, GpuAllocation, GpuNode
 
 PLAN: dict[str, Any] = {
     "hash": "a" * 16,
@@ -202,6 +202,53 @@ def test_power_is_kept_by_the_hour_while_the_plan_and_its_week_belong_together(
     found = read({**PROFILE, **spec}, plan, schedule={"hours": ENTRIES})
     assert (found.reserved_week is not None) is is_by_hour
     assert read({**PROFILE, **spec}, plan).reserved_week is None
+
+
+def by(access: GpuAccess, name: str, gpus: int, *held: GpuAllocation) -> GpuNode:
+    return GpuNode(name, "H100", gpus, held, access=frozenset({access}))
+
+
+def where(snapshot: ClusterSnapshot, *wanted: Reservation) -> dict[str, list[tuple[str, int, str]]]:
+    """Return the reserved GPUs of each node: owner, GPUs and the way in which the pods get them."""
+    found = reserve(snapshot, wanted)
+    return {
+        now.name: [(a.owner, a.gpus, a.access) for a in now.allocations[len(before.allocations) :]]
+        for before, now in zip(snapshot.nodes, found.nodes, strict=True)
+    }
+
+
+def test_pods_of_one_deployment_reserve_gpus_of_one_way() -> None:
+    nodes = ClusterSnapshot((by("Claim", "a", 4), by("Claim", "b", 4), by("Resource", "c", 4)))
+    first, second = Reservation("team/one", "H100", 2, 3), Reservation("team/two", "H100", 1, 3)
+    assert where(nodes, first, second) == {
+        "a": [("team/one", 2, "Claim"), ("team/one", 2, "Claim")],
+        "b": [("team/one", 2, "Claim")],
+        "c": [("team/two", 1, "Resource")] * 3,
+    }
+    # GPUs of the other way do not help pods that find no room.
+    assert where(nodes, Reservation("team/one", "H100", 4, 3))["c"] == []
+
+
+@pytest.mark.parametrize(("way", "used"), [("Claim", "a"), ("Resource", "b")])
+def test_missing_pods_reserve_gpus_in_the_way_of_those_that_run(way: GpuAccess, used: str) -> None:
+    bound = GpuAllocation("team/me", 1, way)
+    nodes = (by("Claim", "a", 4, bound), by("Resource", "b", 3))
+    if way == "Resource":
+        nodes = (by("Claim", "a", 4), by("Resource", "b", 3, bound))
+    found = where(ClusterSnapshot(nodes), Reservation("team/me", "H100", 1, 1))
+    assert {name for name, taken in found.items() if taken} == {used}
+
+
+def test_nodes_of_both_ways_take_pods_of_either() -> None:
+    either = GpuNode("a", "H100", 2, access=frozenset({"Claim", "Resource"}))
+    assert where(ClusterSnapshot((either,)), Reservation("team/me", "H100", 2, 1)) == {
+        "a": [("team/me", 2, "Resource")]
+    }
+    more = ClusterSnapshot((either, by("Claim", "b", 4)))
+    assert where(more, Reservation("team/me", "H100", 2, 3)) == {
+        "a": [("team/me", 2, "Claim")],
+        "b": [("team/me", 2, "Claim")] * 2,
+    }
 
 
 def test_objects_are_named_by_kind_and_namespace() -> None:

@@ -51,3 +51,8 @@ class LLMDeployment(ApiModel):
     status: LLMDeploymentStatus = Field(
         default=LLMDeploymentStatus(), description="Plan, running pods, measurements and conditions."
     )
+
+    @property
+    def owner(self) -> str:
+        """``namespace/name``, by which pods, reservations and budgets name the deployment."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"

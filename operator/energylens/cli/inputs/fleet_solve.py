@@ -81,7 +81,7 @@ def solve_fleet(asked: Sequence[LLMDeployment], world: World, budget_watts: int 
         SolverError: the solver found no answer within its numerical means.
     """
     stopped = {
-        _name(d): "spec.suspend is true" if d.spec.suspend else "spec.replicas is 0" for d in asked if d.spec.is_stopped
+        d.owner: "spec.suspend is true" if d.spec.suspend else "spec.replicas is 0" for d in asked if d.spec.is_stopped
     }
     running = [d for d in asked if not d.spec.is_stopped]
     return replace(_solve(running, asked, world, budget_watts), stopped=stopped)
@@ -96,7 +96,7 @@ def _solve(
     others = replace(world, deployments={key: body for key, body in world.deployments.items() if key not in keys})
     snapshot = others.snapshot_for(("", ""))
     members, unplaced = _members(running, snapshot, world, now)
-    nodes = nodes_of(snapshot, {_name(d) for d in asked})
+    nodes = nodes_of(snapshot, {d.owner for d in asked})
     free: Counter[str] = Counter()
     for node in nodes:
         free[node.product] += node.gpus
@@ -155,12 +155,8 @@ def _members(
             if isinstance(found, FleetMember) and found.is_possible:
                 members.append(found)
             else:
-                unplaced[_name(deployment)] = found if isinstance(found, str) else _why(found)
+                unplaced[deployment.owner] = found if isinstance(found, str) else _why(found)
     return members, unplaced
-
-
-def _name(deployment: LLMDeployment) -> str:
-    return f"{deployment.metadata.namespace}/{deployment.metadata.name}"
 
 
 def _deployment(
@@ -171,7 +167,7 @@ def _deployment(
     known: dict[tuple[object, ...], FleetMember],
 ) -> FleetMember | str:
     """Return a deployment with its candidates, or why no GPU can serve it; equal ones are evaluated once."""
-    name = _name(deployment)
+    name = deployment.owner
     allowance = replace(world, budgets=()).allowance(new_body(deployment), now).allowance
     inputs = gather(
         # The deployment is evaluated as if none of its pods ran.

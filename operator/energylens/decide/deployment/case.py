@@ -83,7 +83,7 @@ class Case:
     def reach(self, asked: LLMDeployment, plan: PlanStatus) -> int | None:
         """Return the number of GPUs of a product beyond which further GPUs change no plan; None if there is none."""
         inputs, spec = self.inputs, asked.spec
-        usable = usable_nodes(spec, inputs.snapshot, self.gpus)
+        usable = usable_nodes(spec, asked.owner, inputs.snapshot, self.gpus)
         return reach_of(plan, spec, usable, self.gpus, corrected=inputs.corrections is not None)
 
     def made_from(self, asked: LLMDeployment, plan: PlanStatus) -> str:

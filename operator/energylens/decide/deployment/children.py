@@ -157,7 +157,7 @@ def _placement(
     access: GpuAccess = "Resource"
     # Most clusters have device plugins only, so that the nodes need no closer inspection.
     if before == "Claim" or any(node.access != BY_RESOURCE for node in observed.snapshot.nodes):
-        usable = usable_nodes(observed.deployment.spec, observed.snapshot, gpus)
+        usable = usable_nodes(observed.deployment.spec, observed.deployment.owner, observed.snapshot, gpus)
         access = access_to(usable, plan.gpu_product, before)
     return Placement(gpus.get(plan.gpu_product), avoid, access)
 
@@ -171,10 +171,11 @@ def _needs_groups(plan: PlanStatus) -> str:
 
 def _without_canary(observed: Observation) -> ClusterSnapshot:
     """Return the nodes with the GPUs of the canary free, which are released when its plan is followed."""
-    metadata, live = observed.deployment.metadata, observed.canary
+    live = observed.canary
     if live is None or observed.planning.replica is not None:
         return observed.snapshot
-    gone = GpuAllocation(f"{metadata.namespace}/{metadata.name}", gpus_of(template_of(live)))
+    template = template_of(live)
+    gone = GpuAllocation(observed.deployment.owner, gpus_of(template), access_of(template))
     nodes = []
     for node in observed.snapshot.nodes:
         left = list(node.allocations)

@@ -58,7 +58,7 @@ def _tried(
 ) -> Relaxation | None:
     """Return the change to other hardware, or None if it brings no plan; without ``allowed``, to the plan's product."""
     spec = problem.spec.model_copy(update={"hardware": hardware})
-    nodes = usable_nodes(spec, snapshot, problem.gpus)
+    nodes = usable_nodes(spec, problem.owner, snapshot, problem.gpus)
     if nodes == problem.nodes and name != "gpuProducts":
         return None
     wider = replace(problem, spec=spec, nodes=nodes, within_limits=True, within_power=True)

@@ -88,7 +88,7 @@ def nodes_of(snapshot: ClusterSnapshot, owners: Collection[str]) -> tuple[Node, 
     """Return the GPUs of each node that nobody but the owners holds, of nodes that a plan may use together."""
     return tuple(
         Node(n.name, n.product, max(0, n.allocatable - sum(a.gpus for a in n.allocations if a.owner not in owners)))
-        for n in with_one_access(snapshot.nodes)
+        for n in with_one_access(snapshot.nodes, owners)
         if n.schedulable
     )
 

@@ -6,39 +6,44 @@ for ResourceClaims, and for requests too if a DeviceClass serves the resource.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from energylens.planner.types import BY_RESOURCE, ExcludedNode, GpuAccess, GpuNode
+from energylens.records import dataclass
 
 _WORDS: dict[GpuAccess, str] = {"Resource": "requests of nvidia.com/gpu", "Claim": "ResourceClaims"}
+_OTHER: dict[GpuAccess, GpuAccess] = {"Resource": "Claim", "Claim": "Resource"}
 
 
-def with_one_access(nodes: tuple[GpuNode, ...]) -> tuple[GpuNode, ...]:
+def with_one_access(nodes: tuple[GpuNode, ...], owners: Collection[str]) -> tuple[GpuNode, ...]:
     """Return the nodes that a plan may use together: of each product those that offer their GPUs in the same way.
 
-    Requests of ``nvidia.com/gpu`` are used where they give at least half of a product's GPUs, so that a few nodes that
-    differ do not restart every pod.
+    Pods that run keep their way, because a change restarts all of them. They change to the way of more than half of the
+    product's GPUs once that way has as many free GPUs as they hold. Without pods, a deployment uses the way with most
+    free GPUs, and requests of ``nvidia.com/gpu`` if these give half.
 
     Args:
         nodes: The nodes that a deployment may use otherwise.
+        owners: Names of the deployments that the plan is for, as in the nodes' allocations; their GPUs count as free.
     """
-    ways = _ways(nodes)
-    return nodes if ways is None else tuple(node for node in nodes if ways[node.product] in node.access)
+    ways = _ways(nodes, owners)
+    return nodes if ways is None else tuple(node for node in nodes if ways[node.product].way in node.access)
 
 
-def of_another_access(nodes: Sequence[GpuNode]) -> list[ExcludedNode]:
+def of_another_access(nodes: Sequence[GpuNode], owner: str) -> list[ExcludedNode]:
     """Return the nodes that :func:`with_one_access` leaves out, and why."""
-    ways = _ways(nodes)
+    ways = _ways(nodes, (owner,))
     if ways is None:
         return []
     found = []
     for node in nodes:
-        way = ways[node.product]
-        if way not in node.access:
+        used = ways[node.product]
+        if used.way not in node.access:
             (offered,) = node.access
             reason = (
-                f"its GPUs are allocated for {_WORDS[offered]}, but most GPUs of {node.product} for {_WORDS[way]}: the "
-                "pods of a plan use one of the two; to use these nodes, select them alone by spec.hardware.nodeSelector"
+                f"its GPUs are allocated for {_WORDS[offered]}, but {used.reason}: the pods of a plan use one of the "
+                "two; to use these nodes, select them alone by spec.hardware.nodeSelector"
             )
             found.append(ExcludedNode(node.name, node.product, reason))
     return found
@@ -59,14 +64,49 @@ def access_to(nodes: Iterable[GpuNode], product: str, live: GpuAccess | None = N
     return "Claim" if possible and "Resource" not in possible else "Resource"
 
 
-def _ways(nodes: Collection[GpuNode]) -> dict[str, GpuAccess] | None:
+def way_with_most(free: Mapping[frozenset[GpuAccess], int]) -> GpuAccess:
+    """Return the way with most free GPUs, requests of ``nvidia.com/gpu`` if these give half.
+
+    Args:
+        free: Free GPUs of a product by the ways in which nodes offer them.
+    """
+    by_request = sum(gpus for ways, gpus in free.items() if "Resource" in ways)
+    return "Resource" if 2 * by_request >= sum(free.values()) else "Claim"
+
+
+@dataclass(frozen=True)
+class _Used:
+    way: GpuAccess
+    reason: str
+    """Why the deployment uses this way, as the end of a sentence."""
+
+
+def _ways(nodes: Collection[GpuNode], owners: Collection[str]) -> dict[str, _Used] | None:
     """Return the way of each product; None if all nodes are those of a device plugin."""
     if all(node.access == BY_RESOURCE for node in nodes):
         return None
-    total: dict[str, int] = {}
-    by_resource: dict[str, int] = {}
+    of_product: dict[str, list[GpuNode]] = defaultdict(list)
     for node in nodes:
-        total[node.product] = total.get(node.product, 0) + node.allocatable
-        asked = node.allocatable if "Resource" in node.access else 0
-        by_resource[node.product] = by_resource.get(node.product, 0) + asked
-    return {product: "Resource" if 2 * by_resource[product] >= gpus else "Claim" for product, gpus in total.items()}
+        of_product[node.product].append(node)
+    return {product: _way(product, mine, owners) for product, mine in of_product.items()}
+
+
+def _way(product: str, nodes: Sequence[GpuNode], owners: Collection[str]) -> _Used:
+    held: dict[GpuAccess, int] = {"Resource": 0, "Claim": 0}
+    for node in nodes:
+        for allocation in node.allocations:
+            if allocation.owner in owners:
+                held[allocation.access] += allocation.gpus
+    free: dict[frozenset[GpuAccess], int] = defaultdict(int)
+    for node in nodes:
+        others = sum(a.gpus for a in node.allocations if a.owner not in owners)
+        free[node.access] += max(0, node.allocatable - others) if node.schedulable else 0
+    if not any(held.values()):
+        way = way_with_most(free)
+        return _Used(way, f"more GPUs of {product} are free for {_WORDS[way]}")
+    now: GpuAccess = "Resource" if held["Resource"] >= held["Claim"] else "Claim"
+    here = sum(node.allocatable for node in nodes if now in node.access)
+    there = sum(gpus for ways, gpus in free.items() if _OTHER[now] in ways)
+    if 2 * here < sum(node.allocatable for node in nodes) and there >= sum(held.values()):
+        return _Used(_OTHER[now], f"most GPUs of {product} for {_WORDS[_OTHER[now]]}")
+    return _Used(now, f"the deployment's pods hold GPUs of {product} by {_WORDS[now]}")

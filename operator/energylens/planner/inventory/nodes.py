@@ -28,13 +28,19 @@ _NEAREST = 3
 
 
 def usable_nodes(
-    spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[str, GpuSpec]
+    spec: LLMDeploymentSpec, owner: str, snapshot: ClusterSnapshot, gpus: Mapping[str, GpuSpec]
 ) -> tuple[GpuNode, ...]:
     """Return the nodes whose labels, taints and GPU product allow the deployment's pods, free or not.
 
     Of each product only nodes that share a way to their GPUs count (:func:`with_one_access`).
+
+    Args:
+        spec: The deployment's spec.
+        owner: The deployment, as ``namespace/name``.
+        snapshot: The cluster's nodes.
+        gpus: Known GPU products.
     """
-    return with_one_access(_usable(spec, snapshot, gpus))
+    return with_one_access(_usable(spec, snapshot, gpus), (owner,))
 
 
 def _usable(spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[str, GpuSpec]) -> tuple[GpuNode, ...]:
@@ -104,7 +110,7 @@ def unusable(excluded: Iterable[ExcludedNode]) -> str:
 
 
 def excluded_for(
-    spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[str, GpuSpec]
+    spec: LLMDeploymentSpec, owner: str, snapshot: ClusterSnapshot, gpus: Mapping[str, GpuSpec]
 ) -> tuple[ExcludedNode, ...]:
     """Return the nodes that cannot be planned and whose product the spec allows."""
     wanted = spec.hardware.gpu_products
@@ -112,7 +118,7 @@ def excluded_for(
     products = set(resolve_products(wanted, known, gpus) if wanted else known)
     named = tuple(node for node in snapshot.excluded if node.product in products)
     allowed = allowed_nodes(spec, _usable(spec, snapshot, gpus), gpus)
-    return (*named, *of_another_access(allowed))
+    return (*named, *of_another_access(allowed, owner))
 
 
 def _no_match(spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[str, GpuSpec]) -> str:

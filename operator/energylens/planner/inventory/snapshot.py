@@ -26,7 +26,7 @@ from energylens.planner.inventory.devices import (
 )
 from energylens.planner.inventory.node_gpus import GPU_RESOURCE, NodeGpus, gpu_count, labels_of, node_gpus
 from energylens.planner.inventory.products import NodeLabels
-from energylens.planner.types import ClusterSnapshot, ExcludedNode, GpuAllocation, GpuNode, Taint
+from energylens.planner.types import ClusterSnapshot, ExcludedNode, GpuAccess, GpuAllocation, GpuNode, Taint
 from energylens.predictor.types import GpuSpec
 from energylens.records import dataclass
 
@@ -108,6 +108,10 @@ def snapshot_from_objects(
     return ClusterSnapshot(tuple(by_name), tuple(sorted(excluded, key=lambda node: node.name)))
 
 
+_Holder = tuple[str, GpuAccess]
+"""An owner, and how its pods got their GPUs."""
+
+
 class _User(NamedTuple):
     """Who uses a device that a claim holds."""
 
@@ -171,7 +175,7 @@ def _counted_node(
     malformed = devices.malformed
     if found is None:
         return ExcludedNode(name, "", malformed) if malformed else None
-    held: dict[str, int] = {}
+    held: Mapping[_Holder, int] = {}
     try:
         held = _held(found, pods, devices)
     except ValueError as error:
@@ -183,21 +187,21 @@ def _counted_node(
     return _gpu_node(node, name, found, held)
 
 
-def _held(found: NodeGpus, pods: Iterable[Mapping[str, Any]], devices: _Devices) -> dict[str, int]:
-    """Return the GPUs that each owner holds on a node.
+def _held(found: NodeGpus, pods: Iterable[Mapping[str, Any]], devices: _Devices) -> dict[_Holder, int]:
+    """Return the GPUs that each owner holds on a node, by the way in which its pods got them.
 
     Raises:
         ValueError: A pod is malformed; the message names it.
     """
     by_pod: dict[PodKey, int] = defaultdict(int)
     owners: dict[PodKey, str] = {}
-    held: dict[str, int] = defaultdict(int)
+    held: dict[_Holder, int] = defaultdict(int)
     # Where the device plugin counts the GPUs, every GPU in a claim is one that it can no longer give.
     claimed = found.devices or frozenset(devices.held)
     for device in sorted(claimed & devices.held.keys()):
         user = devices.held[device][0]
         if user.pod is None:
-            held[user.owner] += 1
+            held[user.owner, "Claim"] += 1
         else:
             by_pod[user.pod] += 1
             owners[user.pod] = user.owner
@@ -211,14 +215,14 @@ def _held(found: NodeGpus, pods: Iterable[Mapping[str, Any]], devices: _Devices)
         # A claim may become known after its pod.
         count = max(count, by_claim) if found.devices or _claims(pod) else count + by_claim
         if count:
-            held[_owner_of(pod)] += count
+            held[_owner_of(pod), "Claim" if _claims(pod) else "Resource"] += count
     # A claim is allocated before its pod is bound, and is held for some seconds after the pod is gone.
     for key, count in by_pod.items():
-        held[owners[key]] += count
-    return {owner: count for owner, count in held.items() if count}
+        held[owners[key], "Claim"] += count
+    return {holder: count for holder, count in held.items() if count}
 
 
-def _gpu_node(node: Mapping[str, Any], name: str, found: NodeGpus, held: Mapping[str, int]) -> GpuNode:
+def _gpu_node(node: Mapping[str, Any], name: str, found: NodeGpus, held: Mapping[_Holder, int]) -> GpuNode:
     spec = node.get("spec") or {}
     taints = [
         Taint(taint.get("key") or "", taint.get("value") or "", taint.get("effect") or "")
@@ -231,7 +235,7 @@ def _gpu_node(node: Mapping[str, Any], name: str, found: NodeGpus, held: Mapping
         name=name,
         product=found.product,
         allocatable=found.gpus,
-        allocations=tuple(GpuAllocation(owner, count) for owner, count in sorted(held.items())),
+        allocations=tuple(GpuAllocation(owner, count, access) for (owner, access), count in sorted(held.items())),
         labels=labels_of(node),
         taints=tuple(taint for taint in taints if taint not in passing),
         schedulable=_ready(node) and not spec.get("unschedulable", False) and not blocked and not going,

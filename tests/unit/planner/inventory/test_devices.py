@@ -232,7 +232,7 @@ def test_devices_that_claims_hold_are_not_free_and_belong_to_their_pods() -> Non
         claims=[claim("a", "n", "gpu-0", "gpu-1", pod="mine"), claim("b", "n", "gpu-2", pod="other")],
         pods=[pod("mine", "chat", claimed=2), pod("other")],
     )
-    assert found.allocations == (GpuAllocation("", 1), GpuAllocation("team/chat", 2))
+    assert found.allocations == (GpuAllocation("", 1), GpuAllocation("team/chat", 2, "Claim"))
     assert found.free_now == 1
 
 
@@ -251,9 +251,9 @@ def test_a_claim_without_its_pod_on_the_node_holds_its_gpus_for_its_llmdeploymen
     own["metadata"]["labels"] = {OWNER_LABEL: "chat", "other": "label"}
     slices = [resource_slice("n", [gpu(0), gpu(1), gpu(2)])]
     for pods in ((), (pod("mine", "chat", claimed=2, host=""),)):
-        assert only(*slices, claims=[own], pods=pods).allocations == (GpuAllocation("team/chat", 2),)
+        assert only(*slices, claims=[own], pods=pods).allocations == (GpuAllocation("team/chat", 2, "Claim"),)
     own["status"]["reservedFor"] = []
-    assert only(*slices, claims=[own]).allocations == (GpuAllocation("team/chat", 2),)
+    assert only(*slices, claims=[own]).allocations == (GpuAllocation("team/chat", 2, "Claim"),)
     # The pod itself says best whose it is.
     own["status"]["reservedFor"] = [{"resource": "pods", "name": "mine", "uid": "mine"}]
     assert only(*slices, claims=[own], pods=[pod("mine")]).allocations == (GpuAllocation("", 2),)
@@ -261,7 +261,7 @@ def test_a_claim_without_its_pod_on_the_node_holds_its_gpus_for_its_llmdeploymen
 
 def test_a_pod_whose_claim_is_not_known_yet_holds_what_it_asks_for() -> None:
     found = only(resource_slice("n", [gpu(0), gpu(1)]), pods=[pod("mine", "chat", claimed=2)])
-    assert found.allocations == (GpuAllocation("team/chat", 2),)
+    assert found.allocations == (GpuAllocation("team/chat", 2, "Claim"),)
 
 
 def test_shared_claims_hold_each_gpu_once() -> None:
@@ -381,10 +381,10 @@ def test_the_pods_of_a_plan_get_gpus_in_one_way(
     accesses: tuple[frozenset[GpuAccess], ...], usable: int, access: str
 ) -> None:
     everything = nodes(*accesses)
-    found = with_one_access(everything)
+    found = with_one_access(everything, ())
     assert len(found) == usable
     assert access_to(found, H100) == access
-    left_out = of_another_access(everything)
+    left_out = of_another_access(everything, "team/chat")
     assert {node.name for node in found} | {node.name for node in left_out} == {node.name for node in everything}
     for node in left_out:
         assert "the pods of a plan use one of the two; to use these nodes, select them alone" in node.reason
@@ -405,5 +405,5 @@ def test_a_fleet_is_placed_on_nodes_that_its_plans_may_use_together() -> None:
 
 def test_products_have_ways_of_their_own() -> None:
     mixed = (GpuNode("a", H100, 8, access=CLAIMED), GpuNode("b", A100, 8))
-    assert with_one_access(mixed) == mixed
+    assert with_one_access(mixed, ()) == mixed
     assert [access_to(mixed, product) for product in (H100, A100)] == ["Claim", "Resource"]
