@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from energylens.api.words import counted
 from energylens.calibration.fit import FitResult, fit
 from energylens.calibration.kernels import moe_curves
-from energylens.calibration.runs import Runs, read_runs, resolve_runs
+from energylens.calibration.runs import ResolvedRuns, read_runs, resolve_runs
 from energylens.data.gpus import load_gpus
 from energylens.data.predictor import load_curves, load_profiles
 from energylens.predictor.fitted.serialization import curves_to, document_of
@@ -51,6 +52,8 @@ class Calibration:
         yield f"version {self.document['version']}, {self.document['provenance']['clean_runs']} clean runs"
         parts = ", ".join(f"{name} {value:.1f} %" for name, value in self.result.errors.items())
         yield f"mean absolute error of the fitted runs: {parts}"
+        for name, runs in self.document["provenance"]["assumed_formats"].items():
+            yield f"assumed to be stored as releases in this format usually are: {name} ({counted(runs, 'run')})"
         yield "for left-out runs, see `energylens accuracy --leave-out model`"
 
     def write_curves(self, path: Path) -> None:
@@ -115,17 +118,18 @@ def calibrate_files(runs_file: Path | None, kernel_directory: Path | None, add_s
     result = fit(known.runs, known.models, gpus, tables, profiles)
     others = [text for text in SOURCES if shipped or not text.startswith("Serving runs")]
     sources = [*([f"Serving runs: {runs_file.name}"] if runs_file else []), *others]
-    return Calibration(result, _document(known.runs, sources, result), tables)
+    return Calibration(result, _document(known, sources, result), tables)
 
 
-def _document(runs: Runs, sources: list[str], result: FitResult) -> dict[str, Any]:
-    document = document_of(result.coefficients)
+def _document(known: ResolvedRuns, sources: list[str], result: FitResult) -> dict[str, Any]:
+    runs, document = known.runs, document_of(result.coefficients)
     engines = sorted(set(runs.engine.tolist()))
     document["provenance"] = {
         "sources": sources,
         "engines": engines,
         "runs": len(runs),
         "clean_runs": int(runs.clean.sum()),
+        "assumed_formats": dict(known.assumed),
         "run_ids": sorted(runs.run_id[runs.clean].tolist()),
         "fit_error_percent": {k: round(v, 2) for k, v in result.errors.items()},
         "parameters": list(result.names),

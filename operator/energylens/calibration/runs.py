@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -108,10 +109,15 @@ class ResolvedRuns:
     """Architecture by the ids of ``runs``; one model id in two precisions counts as two models."""
     errors: tuple[str, ...]
     """Why each other run cannot be fitted to."""
+    assumed: Mapping[str, int]
+    """Names such as ``MiniMaxAI/MiniMax-M3 in NVFP4`` of releases that the catalogue lacks and that are assumed to be
+    stored as usual releases in the format of their runs, with the number of these runs."""
 
 
 def resolve_runs(runs: Sequence[Run], resolve: Callable[[Run], Resolved]) -> ResolvedRuns:
     """Return the runs whose models and GPUs can be looked up.
+
+    A run states its number format, or the catalogue has the release: the end of an unknown name is no measurement.
 
     Args:
         runs: Runs with their measured values.
@@ -123,18 +129,26 @@ def resolve_runs(runs: Sequence[Run], resolve: Callable[[Run], Resolved]) -> Res
     models: dict[str, ModelSpec] = {}
     usable: list[tuple[Run, str, str]] = []
     errors: list[str] = []
+    assumed: Counter[str] = Counter()
     for run in runs:
         found = resolve(run)
         if found.model is None or found.gpu is None:
             errors.append(f"run {run.run_id}: {found.error}")
+        elif found.what_if and run.weight_precision is None:
+            errors.append(
+                f"run {run.run_id}: model_id={run.model_id!r} is not in the catalogue, and only its name suggests "
+                f"{found.what_if}; state weight_precision"
+            )
         elif relative_of(found.gpu) is None:
             errors.append(f"run {run.run_id}: gpu_model {run.gpu_model!r} has an architecture without constants")
         else:
             name = f"{run.model_id} {weight_precision(found.model)}"
             models[name] = found.model
+            if found.what_if:
+                assumed[f"{run.model_id} in {found.what_if}"] += 1
             usable.append((run, name, found.gpu.name))
     arrays = arrays_of([run for run, *_ in usable], [name for _, name, _ in usable], [gpu for *_, gpu in usable])
-    return ResolvedRuns(arrays, models, tuple(errors))
+    return ResolvedRuns(arrays, models, tuple(errors), dict(sorted(assumed.items())))
 
 
 def arrays_of(

@@ -13,7 +13,7 @@ from energylens.accuracy.evaluate import predict_runs
 from energylens.calibration.dataset import build_dataset, engine_profiles
 from energylens.calibration.fit import FitError, FitResult, fit, stand_ins
 from energylens.calibration.parameters import CONSTANTS
-from energylens.calibration.procedure import gpus_by_name, shipped_runs
+from energylens.calibration.procedure import calibrate_files, gpus_by_name, shipped_runs
 from energylens.calibration.runs import ResolvedRuns, Runs, RunsError, read_runs, resolve_runs
 from energylens.cli.commands.calibrate import calibrate
 from energylens.data import find_gpu, load_predictor
@@ -172,6 +172,36 @@ def test_runs_of_an_engine_that_overlaps_collectives_are_refused() -> None:
     staged = replace(load_profiles()[0], overlap=Overlap(4, 0.12))
     with pytest.raises(ValueError, match="overlaps collectives"):
         engine_profiles(["vllm==0.11.1"], [staged])
+
+
+def test_a_format_that_only_a_releases_name_suggests_is_not_fitted_to() -> None:
+    base = site_runs("H100", "vllm==0.11.1", slower=1.0, hotter=1.0)[0]
+    unknown = replace(base, model_id="someone/Qwen3-8B-AWQ", weight_precision=None)
+    known = resolve_runs([unknown, replace(unknown, run_id="own", model_id="Qwen/Qwen3-8B")], resolver())
+    assert known.errors == (
+        f"run {base.run_id}: model_id='someone/Qwen3-8B-AWQ' is not in the catalogue, and only its name suggests INT4; "
+        "state weight_precision",
+    )
+    assert (len(known.runs), known.assumed) == (1, {})
+
+
+def test_releases_that_the_catalogue_lacks_are_named_with_their_stated_format() -> None:
+    base = site_runs("H100", "vllm==0.11.1", slower=1.0, hotter=1.0)[0]
+    release = replace(base, model_id="someone/Qwen3-8B-AWQ", weight_precision="int4")
+    stated = replace(base, model_id="Qwen/Qwen3-8B", weight_precision="nvfp4")
+    named = [replace(run, run_id=str(i)) for i, run in enumerate((release, stated, release, base))]
+    known = resolve_runs(named, resolver())
+    assert known.errors == ()
+    assert known.assumed == {"Qwen/Qwen3-8B in NVFP4": 1, "someone/Qwen3-8B-AWQ in INT4": 2}
+
+
+def test_the_summary_names_releases_whose_storage_is_assumed(tmp_path: Path) -> None:
+    rows = written(tmp_path, {**ROW, "weight_precision": "nvfp4"})
+    outcome = calibrate_files(rows, None)
+    assert outcome.document["provenance"]["assumed_formats"] == {"Qwen/Qwen3-8B in NVFP4": 1}
+    assert "assumed to be stored as releases in this format usually are: Qwen/Qwen3-8B in NVFP4 (1 run)" in [
+        *outcome.summary()
+    ]
 
 
 def test_the_command_refuses_shipped_runs_twice_and_unknown_models(tmp_path: Path) -> None:
