@@ -99,9 +99,8 @@ def reserve(snapshot: ClusterSnapshot, reservations: Iterable[Reservation]) -> C
 
 def _way(wanted: Reservation, pool: Mapping[frozenset[GpuAccess], _Levels], snapshot: ClusterSnapshot) -> GpuAccess:
     """Return how pods that are not bound yet get their GPUs."""
-    if len(pool) == 1:
-        (access,) = pool
-        return "Resource" if "Resource" in access else "Claim"
+    if len(pool) <= 1:
+        return way_with_most(dict.fromkeys(pool, 0))
     bound = (
         allocation.access
         for node in snapshot.nodes

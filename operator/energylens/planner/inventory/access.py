@@ -68,10 +68,10 @@ def way_with_most(free: Mapping[frozenset[GpuAccess], int]) -> GpuAccess:
     """Return the way with most free GPUs, requests of ``nvidia.com/gpu`` if these give half.
 
     Args:
-        free: Free GPUs of a product by the ways in which nodes offer them.
+        free: Free GPUs of a product, zero or more, by the ways in which nodes offer them.
     """
-    by_request = sum(gpus for ways, gpus in free.items() if "Resource" in ways)
-    return "Resource" if 2 * by_request >= sum(free.values()) else "Claim"
+    by_request = [gpus for ways, gpus in free.items() if "Resource" in ways]
+    return "Resource" if by_request and 2 * sum(by_request) >= sum(free.values()) else "Claim"
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ def _way(product: str, nodes: Sequence[GpuNode], owners: Collection[str]) -> _Us
     now: GpuAccess = "Resource" if held["Resource"] >= held["Claim"] else "Claim"
     here = sum(node.allocatable for node in nodes if now in node.access)
     there = sum(gpus for ways, gpus in free.items() if _OTHER[now] in ways)
-    if 2 * here < sum(node.allocatable for node in nodes) and there >= sum(held.values()):
+    most_are_there = 2 * here < sum(node.allocatable for node in nodes)
+    if here == 0 or (most_are_there and there >= sum(held.values())):
         return _Used(_OTHER[now], f"most GPUs of {product} for {_WORDS[_OTHER[now]]}")
     return _Used(now, f"the deployment's pods hold GPUs of {product} by {_WORDS[now]}")

@@ -112,6 +112,16 @@ def test_nodes_that_take_no_pods_have_no_free_gpus() -> None:
     assert [node.name for node in with_one_access(nodes, (CHAT,))] == ["claim"]
 
 
+@pytest.mark.parametrize("way", ["Resource", "Claim"])
+@pytest.mark.parametrize("held_by", ["Resource", "Claim", None])
+def test_nodes_of_one_way_count_even_if_nothing_is_free(way: GpuAccess, held_by: GpuAccess | None) -> None:
+    # Pods outlive a node's change from the device plugin to slices.
+    taken = () if held_by is None else (GpuAllocation(CHAT, 1, held_by),)
+    nodes = tuple(GpuNode(f"n{i}", H100, 8, taken, schedulable=False, access=frozenset({way})) for i in range(2))
+    assert with_one_access(nodes, (CHAT,)) == nodes
+    assert of_another_access(nodes, CHAT) == []
+
+
 def test_the_gpus_of_every_deployment_of_a_fleet_count_as_free() -> None:
     nodes = (node("resource", "Resource", 8, rag=4), node("claim", "Claim", 9, chat=6))
     assert [node.name for node in with_one_access(nodes, ("team/rag", CHAT))] == ["claim"]
