@@ -43,12 +43,11 @@ class Found:
 
 def plan_at(case: Case, target: Target) -> Found:
     """Return the plan of a target with its figures, with fewer replicas if budgets allow less power."""
-    asked, current = target.asked, case.inputs.deployment.status.plan
+    asked = target.asked
     found = case.running(asked, target.layout).at(target.replicas)
     if found is None:
         # The spec forbids the running layout; the condition reports that.
-        kept = current or target.layout
-        return Found(kept, kept.predicted.power_watts)
+        return Found(target.layout, target.layout.predicted.power_watts)
     plan = _identified(case, target, found)
     whole = plan.predicted.power_watts
     allowance = effective_allowance(case.inputs.deployment.spec, case.inputs.allowance)

@@ -50,7 +50,7 @@ def external(case: Case, refused: Refused) -> PlanChoice:
         text = f"{result.message}; the running plan stays"
         return PlanChoice(current, case.model, False, Reason(result.reason), text, decision="Infeasible", result=result)
     base, decision, weighed = _layout(case, result)
-    planned = base.replicas if base.planned_replicas is None or base is not current else base.planned_replicas
+    planned = base.replicas if base.planned_replicas is None else base.planned_replicas
     # Without a plan for the stated load, the next reconcile searches again.
     found = plan_at(case, Target(asked, base, wanted, planned, token if isinstance(result, Feasible) else ""))
     choice = PlanChoice(

@@ -151,6 +151,19 @@ def test_a_load_without_a_plan_is_searched_once_whatever_a_budget_sheds() -> Non
     assert len(refused) == 1
 
 
+def test_without_a_plan_the_replicas_of_the_running_one_count_as_planned() -> None:
+    adopted = plan_of(of(2)).model_copy(update={"planned_replicas": None})
+    kept = external(asked(adopted, 3, rate="9000"), {})
+    assert (plan_of(kept).replicas, plan_of(kept).planned_replicas) == (3, 2)
+
+
+def test_a_layout_that_the_spec_forbids_keeps_its_replicas() -> None:
+    other = {"gpuProducts": ["NVIDIA-L40S"]}
+    running = plan_of(of(2))
+    kept = external(asked(running, 3, rate="9000", hardware=other), {})
+    assert (kept.good, kept.plan, kept.decision, kept.scaled) == (False, running, "Infeasible", "")
+
+
 def test_a_plan_of_two_roles_stays_as_it_is_without_a_plan_for_the_load() -> None:
     prefill = PrefillReplicas(
         replicas=1, tensor_parallel=1, pipeline_parallel=1, expert_parallel=1, data_parallel=1, max_batch_size=4
@@ -196,7 +209,13 @@ def test_a_budget_that_sheds_removes_replicas_and_keeps_the_layout() -> None:
 
 def test_a_new_deployment_waits_for_its_budget_and_a_plan_that_stands_does_not() -> None:
     unknown = PowerAllowance(1.0, CAP, because="it is not counted", awaits_look=True)
-    assert external(at(asked(), allowance=unknown), {}).reason is Reason.AWAITING_BUDGET
+    waits = external(at(asked(), allowance=unknown), {})
+    assert (waits.reason, waits.good, waits.plan) == (Reason.AWAITING_BUDGET, False, None)
+    running = external(at(asked(plan_of(of(3))), allowance=unknown), {})
+    assert (running.reason, running.plan) == (Reason.AWAITING_BUDGET, of(3).plan)
+    # The plan of the status was never approved, and another one runs.
+    standing = external(at(asked(plan_of(of(3))), allowance=unknown, standing=of(4).plan), {})
+    assert (standing.reason, standing.plan) == (Reason.AWAITING_BUDGET, of(4).plan)
     enough = replace(unknown, watts=5000.0)
     assert external(at(asked(plan_of(of(2))), allowance=enough), {}).plan == of(2).plan
 

@@ -9,16 +9,20 @@ from typing import Any
 
 import pytest
 from tests.unit.decide.deployment.test_case import constant
-from tests.unit.decide.deployment.test_scheduled import CAP, plan_of
-from tests.unit.decide.observations import NOW, PRODUCT
+from tests.unit.decide.deployment.test_scheduled import CAP, plan_of, weekly
+from tests.unit.decide.observations import MODEL, NOW, PRODUCT
+from tests.unit.decide.observations import model as served
 
 from energylens.api.llmdeployment import PlanStatus
 from energylens.decide.deployment import planning
+from energylens.decide.deployment.case import Case
 from energylens.decide.deployment.inputs import Inputs
+from energylens.decide.deployment.load import Followed, FollowedLoad
 from energylens.decide.deployment.observation import PlanChoice
-from energylens.decide.deployment.planning import PlanningService
+from energylens.decide.deployment.planning import MOST_TABLES, PlanningService, problem_of, solution_of
 from energylens.decide.reasons import Reason
 from energylens.planner.explain import relaxations
+from energylens.planner.search.problem import solve
 from energylens.planner.types import ClusterSnapshot, Feasible, GpuNode, Infeasible, PowerAllowance
 
 
@@ -45,6 +49,49 @@ def planned(inputs: Inputs) -> PlanChoice:
     return PlanningService().planning_for(inputs)
 
 
+@pytest.mark.parametrize(
+    ("spec", "reason", "said"),
+    [
+        ({"engine": {"extraArgs": ["--tensor-parallel-size=2"]}}, Reason.INVALID_ENGINE_SETTINGS, "spec.engine.extraA"),
+        ({"model": {"name": "nobody/knows"}}, Reason.MODEL_UNKNOWN, "spec.model.name='nobody/knows': "),
+        ({"model": {"name": MODEL, "quantization": "INT4"}}, Reason.MODEL_UNSUPPORTED, "spec.model.quantization"),
+    ],
+)
+def test_what_cannot_be_planned_keeps_the_running_plan_and_has_a_reason(
+    spec: dict[str, Any], reason: Reason, said: str
+) -> None:
+    for current in (None, best()):
+        found = planned(asked(current, **spec))
+        assert (found.good, found.reason, found.plan, found.model) == (False, reason, current, None)
+        assert found.message.startswith(said)
+        assert not found.adopted
+
+
+def test_an_engine_of_an_unknown_version_is_a_reason() -> None:
+    inputs = asked(best())
+    spec = inputs.deployment.spec
+    engine = spec.engine.model_copy(update={"image": "vllm/vllm-openai:v0.1.0"})
+    found = planned(
+        replace(
+            inputs,
+            deployment=inputs.deployment.model_copy(update={"spec": spec.model_copy(update={"engine": engine})}),
+        )
+    )
+    assert (found.good, found.reason, found.plan) == (False, Reason.INVALID_ENGINE_SETTINGS, best())
+    assert found.message.startswith("spec.engine: no profile of vllm covers version '0.1.0'")
+
+
+def test_only_a_week_is_planned_in_steps() -> None:
+    service = PlanningService()
+    assert list(service.prepare(asked())) == []
+    assert list(service.prepare(replace(asked(), missing=planned(asked())))) == []
+    week = weekly().inputs
+    assert list(service.prepare(week))
+    assert list(service.prepare(week)) == []
+    unknown = weekly(model={"name": "nobody/knows"}).inputs
+    assert list(service.prepare(unknown)) == []
+
+
 def test_the_first_plan_is_adopted_with_the_hash_of_its_inputs() -> None:
     found = planned(asked())
     assert (found.good, found.adopted, found.decision, found.reason) == (True, True, "FirstPlan", Reason.PLANNED)
@@ -60,7 +107,7 @@ def test_a_plan_of_the_same_inputs_stands_without_a_search() -> None:
     assert found.plan is inputs.deployment.status.plan
     assert (found.good, found.adopted, found.result, found.table, found.restricted) == (True, False, None, None, False)
     tabled = planned(replace(inputs, want_table=True))
-    assert (tabled.plan, tabled.adopted) == (best(), False)
+    assert (tabled.plan, tabled.adopted, tabled.good) == (best(), False, True)
     assert tabled.table is not None
 
 
@@ -83,6 +130,7 @@ def test_a_plan_without_its_smaller_powers_gets_them_and_stands() -> None:
 
 
 FULL = ClusterSnapshot((GpuNode("h100-0", PRODUCT, 1),))
+NONE = Infeasible("InsufficientGPUs", "there are too few GPUs")
 
 
 def test_an_answer_is_remembered_until_something_changes_or_a_resync(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +141,10 @@ def test_an_answer_is_remembered_until_something_changes_or_a_resync(monkeypatch
         searches.append(args)
         return search(*args, **options)
 
+    evaluate = Case.evaluate
     monkeypatch.setattr(planning, "_planned", counted)
+    # The explanation of a full cluster takes long.
+    monkeypatch.setattr(Case, "evaluate", lambda self: (None, NONE) if self.inputs.snapshot == FULL else evaluate(self))
     inputs = replace(asked(), snapshot=FULL)
     first = service.planning_for(inputs)
     assert (first.good, first.plan, first.decision) == (False, None, "Infeasible")
@@ -110,6 +161,99 @@ def test_an_answer_is_remembered_until_something_changes_or_a_resync(monkeypatch
     service.forget("team", "llama")
     service.planning_for(inputs)
     assert len(searches) == 5
+
+
+def test_evaluations_with_a_table_are_remembered_for_the_latest_deployments(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = planned(asked())
+    searches: list[str] = []
+
+    def searched(case: Case, *_: Any, **__: Any) -> PlanChoice:
+        searches.append(case.inputs.deployment.metadata.name)
+        return answer
+
+    monkeypatch.setattr(planning, "_planned", searched)
+    service = PlanningService()
+
+    def ask(number: int) -> None:
+        one = asked()
+        metadata = one.deployment.metadata.model_copy(update={"name": f"d{number}"})
+        service.planning_for(replace(one, deployment=one.deployment.model_copy(update={"metadata": metadata})))
+
+    for number in range(MOST_TABLES):
+        ask(number)
+    ask(0)
+    assert len(searches) == MOST_TABLES
+    ask(MOST_TABLES)
+    # The oldest is forgotten, and the next one is not.
+    ask(1)
+    assert len(searches) == MOST_TABLES + 1
+    ask(0)
+    assert searches[-1] == "d0"
+
+
+def test_an_evaluation_without_a_table_is_remembered_whatever_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = PlanChoice(None, served(), False, Reason.INSUFFICIENT_GPUS, "", result=NONE)
+    searches: list[object] = []
+
+    def searched(*found: object, **__: object) -> PlanChoice:
+        searches.append(found)
+        return answer
+
+    monkeypatch.setattr(planning, "_planned", searched)
+    service = PlanningService()
+    for number in (*range(MOST_TABLES + 1), 0):
+        one = asked()
+        metadata = one.deployment.metadata.model_copy(update={"name": f"d{number}"})
+        service.planning_for(replace(one, deployment=one.deployment.model_copy(update={"metadata": metadata})))
+    assert len(searches) == MOST_TABLES + 1
+
+
+def test_a_plan_for_the_part_of_the_load_that_is_sustained_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, part = FollowedLoad(60.0, step=9), FollowedLoad(60.0, step=1)
+    monkeypatch.setattr(Case, "evaluate", lambda self: (part, self.plan(self.asked(part))))
+    first = planned(replace(asked(), load=whole))
+    assert (first.good, first.adopted, first.carried_step) == (True, True, 1)
+    again = planned(replace(asked(first.plan), load=whole))
+    assert (again.good, again.adopted, again.decision, again.carried_step) == (True, False, "SamePlan", 1)
+    assert (again.plan, again.reason) == (first.plan, Reason.PLANNED)
+    assert again.table is not None
+    # Replicas that a budget removed return.
+    shed = planned(replace(asked(plan_of(first).model_copy(update={"shed_by": CAP})), load=whole))
+    assert (shed.decision, shed.adopted) == ("ShedEnded", True)
+
+
+def test_the_table_of_another_plan_is_not_the_plan_s() -> None:
+    result = planned(asked()).result
+    assert isinstance(result, Feasible)
+    assert planning._table(result, result.plan) is result.table
+    assert planning._table(result, result.plan.model_copy(update={"hash": "0" * 16})) is None
+    assert planning._table(NONE, result.plan) is None
+
+
+def test_the_longest_request_belongs_to_followed_lengths_only() -> None:
+    lengths = Followed(512.0, step=1)
+
+    def longest(load: FollowedLoad | None) -> int | None:
+        found = planning._within_context(replace(asked(), load=load), served()).load
+        return None if found is None else found.longest
+
+    assert (longest(None), longest(FollowedLoad(60.0))) == (None, None)
+    assert longest(FollowedLoad(60.0, prompts=lengths)) == 131072
+    assert longest(FollowedLoad(60.0, outputs=lengths)) == 131072
+
+
+def test_explanations_solve_the_problem_that_was_planned() -> None:
+    inputs = asked()
+    problem = problem_of(inputs, served())
+    choice = planned(inputs)
+    assert solution_of(problem, choice).chosen == solve(problem).chosen
+    found = weekly()
+    week = PlanningService().planning_for(found.inputs)
+    assert week.week is not None
+    asking = problem_of(found.inputs, served())
+    solution = solution_of(asking, week)
+    assert solution.chosen is not None
+    assert int(solution.rows.replicas[solution.chosen]) == week.week.plan.replicas
 
 
 def test_what_no_plan_sustains_keeps_the_running_plan_and_says_so() -> None:
