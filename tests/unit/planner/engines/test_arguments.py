@@ -5,6 +5,7 @@ import pytest
 from energylens.api.llmdeployment import Engine
 from energylens.planner.engines import EngineSettings, SettingError
 from energylens.planner.engines.arguments import read_arguments
+from energylens.planner.engines.options import find
 
 VLLM, SGLANG = (0, 33, 0), (0, 5, 23)
 
@@ -325,3 +326,25 @@ def test_at_most_four_spellings_of_an_ambiguous_prefix_are_listed() -> None:
     (problem,) = read_arguments(["--enable-"], "VLLM", (0, 33, 0)).problems
     assert problem.startswith("'--enable-' may be --enable-")
     assert problem.count(", ") == 3
+
+
+def test_the_short_form_of_the_optimization_level_takes_its_own_value_only() -> None:
+    found = read_arguments(["-O", "3", "--max-num-seqs=8"], "VLLM", VLLM)
+    assert [(one.name, one.value) for one in found.given] == [("--optimization-level", "3"), ("--max-num-seqs", "8")]
+
+
+@pytest.mark.parametrize("argument", ["two words", "-8", "-"])
+def test_a_stray_that_is_no_option_is_not_split_at_its_blank(argument: str) -> None:
+    assert read_arguments([argument], "VLLM", VLLM).problems == (f"{argument!r} belongs to no option",)
+
+
+def test_an_option_of_one_value_takes_no_two_in_one_argument() -> None:
+    (problem,) = read_arguments(["--dtype=half auto"], "VLLM", VLLM).problems
+    assert problem.startswith("'--dtype=half auto': --dtype is 'half auto'; allowed: ")
+    assert read_arguments(["--collect-detailed-traces=model worker"], "VLLM", VLLM).problems == ()
+
+
+@pytest.mark.parametrize(("spelling", "name"), [("--b", "--block-size"), ("-b", None), ("--", None)])
+def test_one_letter_selects_an_option_where_no_other_begins_with_it(spelling: str, name: str | None) -> None:
+    found = find("VLLM", spelling)
+    assert (found[0].name if isinstance(found, tuple) else found) == name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from tests.unit.planner.engines.test_classes import SHAPE
 from tests.unit.planner.engines.test_rules import engine, layout, refusal
 
 from energylens.predictor.huggingface.config import model_from_config
-from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.model.architecture import ModelSpec, Tower
 
 GLM = {"model_type": "glm4v_vision", "hidden_size": 1536, "num_heads": 12, "depth": 24, "out_hidden_size": 4096}
 
@@ -96,3 +97,15 @@ def test_the_width_of_an_encoder_divides_where_it_is_not_rounded() -> None:
 def test_heads_that_the_file_does_not_give_are_not_guessed() -> None:
     trimmed = {name: value for name, value in GLM.items() if name != "num_heads"}
     assert refusal(multimodal("glm4v", "glm4v_text", vision_config=trimmed), layout(tp=8)) == ""
+
+
+def test_an_encoder_that_never_divides_hides_no_other() -> None:
+    both = replace(GLM_4_1V, towers=(*INTERN.towers, *GLM_4_1V.towers))
+    assert "12 heads of the vision encoder" in refusal(both, layout(tp=8))
+
+
+def test_sglang_replicates_an_encoder_where_its_switch_is_on() -> None:
+    minimax = replace(GLM_4_1V, towers=(Tower("minimax_m3", "vision", heads=3),))
+    assert "3 heads of the vision encoder" in refusal(minimax, layout(tp=2), engine("SGLang"))
+    assert "add --mm-enable-dp-encoder" in refusal(minimax, layout(tp=2), engine("SGLang"))
+    assert refusal(minimax, layout(tp=2), engine("SGLang", "--mm-enable-dp-encoder")) == ""

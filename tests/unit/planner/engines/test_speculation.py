@@ -24,6 +24,10 @@ Deploy = Callable[..., LLMDeployment]
 LLAMA, H100 = "meta-llama/Llama-3.1-8B-Instruct", "NVIDIA-H100-80GB-HBM3"
 LOAD = {"inputTokens": 1000, "outputTokens": 300, "requestsPerSecond": "4"}
 EAGLE = {"draftTokens": 3, "acceptancePercent": 60}
+CLASSES = [
+    {"sharePercent": 60, "inputTokens": 100, "outputTokens": 100},
+    {"sharePercent": 40, "inputTokens": 900, "outputTokens": 100, "prefixCacheHitPercent": 50},
+]
 CONFIG = '--speculative-config={"method": "eagle3", "model": "a/b", "num_speculative_tokens": 3}'
 
 
@@ -43,7 +47,10 @@ def deployed(make_deployment: Deploy, *arguments: str, engine: str = "VLLM", **l
         ("VLLM", ['--speculative-config={"method": "medusa"}'], None, None),
         ("SGLang", ["--speculative-algorithm=EAGLE3", "--speculative-num-steps=5"], "EAGLE", 5),
         ("SGLang", ["--speculative-algorithm=NEXTN", "--speculative-num-draft-tokens=4"], "MTP", 3),
+        ("SGLang", ["--speculative-algorithm=NEXTN", "--speculative-num-draft-tokens=2"], "MTP", 1),
+        ("SGLang", ["--speculative-algorithm=NEXTN", "--speculative-num-draft-tokens=1"], "MTP", 1),
         ("SGLang", ["--speculative-algorithm", "STANDALONE"], "DraftModel", None),
+        ("VLLM", ["--spec-method=eagle", "--spec-tokens=0"], "EAGLE", None),
     ],
 )
 def test_arguments_of_either_engine_are_read(
@@ -67,6 +74,8 @@ def test_without_an_argument_nothing_is_told(make_deployment: Deploy) -> None:
         (EAGLE, [], Speculation("EAGLE", 3, 0.6)),
         (EAGLE, ['-sc={"method": "ngram"}'], Speculation("NGram", 3, 0.6)),
         ({**EAGLE, "method": "MTP"}, [CONFIG], Speculation("MTP", 3, 0.6)),
+        ({**EAGLE, "method": "MTP"}, [], Speculation("MTP", 3, 0.6)),
+        (EAGLE, ['-sc={"method": "medusa"}'], Speculation("EAGLE", 3, 0.6)),
         ({**EAGLE, "method": "DraftModel", "draftModelMillionParameters": 500}, [],
          Speculation("DraftModel", 3, 0.6, 5e8)),
         ({**EAGLE, "draftModelMillionParameters": 500}, ['-sc={"method": "draft_model"}'],
@@ -104,6 +113,14 @@ def test_contradictions_are_said(
     spec = deployed(make_deployment, *arguments, engine=engine, **load).spec
     found = "; ".join(caveats(EngineSettings.of(spec.engine), load_model(LLAMA), load_gpus()[H100], spec.workload))
     assert (said in found) if said else found == ""
+
+
+def test_one_class_that_counts_on_the_prefix_cache_contradicts_its_absence(make_deployment: Deploy) -> None:
+    load = {"classes": CLASSES, "requestsPerSecond": "4"}
+    engine = {"type": "VLLM", "extraArgs": ["--no-enable-prefix-caching"]}
+    spec = make_deployment(engine=engine, workload=load).spec
+    (said,) = caveats(EngineSettings.of(spec.engine), load_model(LLAMA), load_gpus()[H100], spec.workload)
+    assert said.startswith("spec.workload.classes: prefixCacheHitPercent=50, but --no-enable-prefix-caching")
 
 
 def test_sglang_drafts_without_stages_only(make_deployment: Deploy) -> None:
