@@ -61,8 +61,6 @@ class Slice:
         rows, columns = scaled
         sizes = {"input": (columns,), "output": (rows,), "both": (rows, columns)}[self.cut]
         wanted = int(np.lcm.reduce(np.asarray(sizes)))
-        if wanted == 1:
-            return none, ""
         # If the weight stays whole on one rank, its last block may be shorter.
         is_block = self.quant.scaling == "block"
         bad = ((self.ranks > 1) | (self.merged and is_block)) & (self.size % (self.ranks * wanted) != 0)
