@@ -95,3 +95,12 @@ def test_sglang_has_fp8_of_some_checkpoints_from_ada_on() -> None:
     assert served_on(of(PLAIN, FP8, PLAIN, "modelopt"), "VLLM") == NEWER
     assert served_on(DENSE, "SGLang", "--kv-cache-dtype=nvfp4") == ("10.0", "12.0")
     assert served_on(DENSE, "VLLM", "--kv-cache-dtype=nvfp4") == NEWER
+
+
+@pytest.mark.parametrize("name", ["deepseek-ai/DeepSeek-V3.2", "deepseek-ai/DeepSeek-V4-Flash"])
+def test_one_layer_of_sparse_or_latent_attention_is_enough(name: str) -> None:
+    sparse = load_model(name)
+    mixed = replace(sparse, layers=(*dense(4096, PLAIN).layers, *sparse.layers))
+    assert served_on(mixed, "VLLM") == ("9.0", "10.0")
+    cached = replace(MLA, layers=(*dense(4096, PLAIN).layers, *MLA.layers), kv_bytes_per_element=1.0)
+    assert served_on(cached, "VLLM") == ("8.9", "9.0", "10.0", "12.0")

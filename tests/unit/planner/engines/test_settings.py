@@ -38,6 +38,24 @@ def test_every_suffix_of_sglang_has_its_size(suffix: str, size: int) -> None:
     assert engine("SGLang", f"--max-total-tokens=3{suffix}").cache_tokens == 3 * size
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype", "size"),
+    [
+        ("VLLM", "nvfp4", 0.5625),
+        ("SGLang", "fp4_e2m1", 0.5625),
+        ("VLLM", "int4_per_token_head", 0.5),
+        ("VLLM", "int8_per_token_head", 1.0),
+        ("SGLang", "fp8_e4m3", 1.0),
+        ("SGLang", "bf16", 2.0),
+        ("VLLM", "bfloat16", 2.0),
+        ("VLLM", "float16", 2.0),
+        ("VLLM", "turboquant_k8v4", None),
+    ],
+)
+def test_every_format_of_the_cache_has_its_bytes(name: str, dtype: str, size: float | None) -> None:
+    assert engine(name, f"--kv-cache-dtype={dtype}").kv_bytes_per_element == size
+
+
 @pytest.mark.parametrize(("text", "share"), [("1", 1.0), ("1e-3", 0.001), ("0", None), ("1.001", None), ("most", None)])
 def test_a_share_of_memory_is_above_nothing_and_at_most_everything(text: str, share: float | None) -> None:
     settings = engine("VLLM", f"--gpu-memory-utilization={text}")
@@ -49,14 +67,15 @@ def test_a_share_of_memory_is_above_nothing_and_at_most_everything(text: str, sh
 
 
 @pytest.mark.parametrize(
-    ("settings", "name", "value"),
+    ("kind", "argument", "name", "value"),
     [
-        (engine("VLLM", "--max-model-len=1"), "context_tokens", 1),
-        (engine("SGLang", "--page-size=1"), "block_tokens", 1),
-        (engine("VLLM", "--block-size=16"), "block_tokens", 16),
+        ("VLLM", "--max-model-len=1", "context_tokens", 1),
+        ("SGLang", "--page-size=1", "block_tokens", 1),
+        ("VLLM", "--block-size=16", "block_tokens", 16),
     ],
 )
-def test_the_smallest_values_are_accepted(settings: Any, name: str, value: int) -> None:
+def test_the_smallest_values_are_accepted(kind: str, argument: str, name: str, value: int) -> None:
+    settings = engine(kind, argument)
     settings.check()
     assert getattr(settings, name) == value
 

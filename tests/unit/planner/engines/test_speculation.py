@@ -76,6 +76,7 @@ def test_without_an_argument_nothing_is_told(make_deployment: Deploy) -> None:
         ({**EAGLE, "method": "MTP"}, [CONFIG], Speculation("MTP", 3, 0.6)),
         ({**EAGLE, "method": "MTP"}, [], Speculation("MTP", 3, 0.6)),
         (EAGLE, ['-sc={"method": "medusa"}'], Speculation("EAGLE", 3, 0.6)),
+        ({**EAGLE, "draftModelMillionParameters": 500}, [CONFIG], Speculation("EAGLE", 3, 0.6)),
         ({**EAGLE, "method": "DraftModel", "draftModelMillionParameters": 500}, [],
          Speculation("DraftModel", 3, 0.6, 5e8)),
         ({**EAGLE, "draftModelMillionParameters": 500}, ['-sc={"method": "draft_model"}'],
