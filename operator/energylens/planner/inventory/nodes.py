@@ -139,8 +139,8 @@ def _no_match(spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[
             f"GPU product {', '.join(matching)} is not known to the predictor; known, nearest first: "
             f"{', '.join(nearest_first(matching, gpus))}"
         )
-    nodes = [node for node in snapshot.nodes if node.product in known and node.allocatable > 0]
-    if nodes and not any(carries(node.labels, hardware.node_selector) for node in nodes):
+    nodes = [node for node in snapshot.nodes if node.product in known]
+    if not any(carries(node.labels, hardware.node_selector) for node in nodes):
         selector = ", ".join(f"{key}={value}" for key, value in sorted(hardware.node_selector.items()))
         return (
             f"spec.hardware.nodeSelector={{{selector}}}: no node with {', '.join(known)} has these labels; available: "

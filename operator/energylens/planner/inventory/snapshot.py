@@ -265,7 +265,6 @@ def gpus_of_pod(pod: Mapping[str, Any]) -> int:
         gpus = container_gpus(container)
         if container.get("restartPolicy") == "Always":
             sidecars += gpus
-            largest_init = max(largest_init, sidecars)
         else:
             largest_init = max(largest_init, sidecars + gpus)
     return max(containers + sidecars, largest_init)

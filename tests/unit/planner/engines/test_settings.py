@@ -136,6 +136,12 @@ def test_an_override_of_the_position_scaling_sets_the_context(name: str, scaling
     assert settings.context_of(PHI) == context
 
 
+@pytest.mark.parametrize(("given", "context"), [(1, 1), (0, 16_384), (-1, 16_384), (True, 16_384), ("8", 16_384)])
+def test_an_override_of_the_context_is_a_whole_number_above_0(given: object, context: int) -> None:
+    settings = engine("VLLM", "--hf-overrides", json.dumps({"max_position_embeddings": given}))
+    assert settings.context_of(PHI) == context
+
+
 @pytest.mark.parametrize(
     ("scaling", "context"),
     [

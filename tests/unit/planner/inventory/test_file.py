@@ -36,6 +36,8 @@ def test_names_sort_in_the_order_of_the_file() -> None:
     assert [n.name for n in nodes] == sorted(n.name for n in nodes)
     ten = snapshot_from_inventory({"nodes": [{"product": "H100", "gpus": 8, "count": 10}]}, label).nodes
     assert ten[-1].name == "node-9"
+    eleven = snapshot_from_inventory({"nodes": [{"product": "H100", "gpus": 8, "count": 11}]}, label).nodes
+    assert (eleven[0].name, eleven[-1].name) == ("node-00", "node-10")
 
 
 def test_the_limits_of_numbers_are_allowed() -> None:

@@ -14,7 +14,7 @@ from energylens.api.llmdeployment import Overrides, PowerCap, describe_layout
 from energylens.planner.search import evaluate as module
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.corrections import Corrections
-from energylens.planner.search.evaluate import evaluate
+from energylens.planner.search.evaluate import Question, evaluate
 from energylens.planner.search.job import Job, serving_seconds
 from energylens.planner.search.load import BURST_ODDS, Load, Reserve
 from energylens.planner.search.space import enumerate_space
@@ -25,7 +25,8 @@ from energylens.predictor.load.decoding import end_to_end
 from energylens.predictor.load.scenario import Role
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.parameters import weight_bytes
-from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Prediction, Workload
+from energylens.predictor.prediction import Interval, Prediction
+from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Workload
 
 BURSTY = Workload(300, 200, arrival_variation=4.0, output_variation=0.8)
 CORRECTIONS = Corrections(
@@ -243,8 +244,7 @@ def test_every_figure_is_that_of_one_candidate_alone(
 ) -> None:
     monkeypatch.setattr(module, "CACHED_ROWS", 7)
     spaces, model = spaces_of(models, gpus)
-    rows = evaluate(
-        spaces,
+    asked = Question(
         model,
         VariedPredictor(),
         load,
@@ -255,6 +255,7 @@ def test_every_figure_is_that_of_one_candidate_alone(
         role=role,
         reserve=reserve,
     )
+    rows = evaluate(spaces, asked)
     runnable = np.flatnonzero(rows.supported & rows.fits)
     assert len(rows) == sum(map(len, spaces))
     assert 40 < runnable.size < len(rows)
@@ -279,7 +280,7 @@ def test_rows_have_the_layouts_and_replicas_of_their_space(
     models: dict[str, ModelSpec], gpus: dict[str, GpuSpec]
 ) -> None:
     spaces, model = spaces_of(models, gpus)
-    rows = evaluate(spaces, model, VariedPredictor(), RATE, "P95")
+    rows = evaluate(spaces, Question(model, VariedPredictor(), RATE, "P95"))
     start = 0
     for number, space in enumerate(spaces):
         index, replicas = space.expand()
