@@ -16,14 +16,14 @@ from energylens.planner.engines import EngineSettings
 from energylens.planner.engines.disaggregation import refuses_roles
 from energylens.planner.search import describe
 from energylens.planner.search.candidates import Candidates
-from energylens.planner.search.disaggregation import ANY, SERVED, Disaggregated, Pair, best_pairs
+from energylens.planner.search.disaggregation import ANY, SERVED, Disaggregated, Pair, best_pairs, breach_of
 from energylens.planner.search.frontier import MAX_ALTERNATIVES, alternative, table_row
 from energylens.planner.search.identity import identified, sealed
 from energylens.planner.search.objective import joules_at_risk
 from energylens.planner.search.placement import layout_at
 from energylens.planner.search.plan_status import check_plan, hash_of_inputs, lowest_power, plan_status
 from energylens.planner.search.problem import Problem, Solution, binding_constraint
-from energylens.planner.search.ranking import Risk, clearly_lower
+from energylens.planner.search.ranking import Risk, breach_factor, clearly_lower
 from energylens.planner.types import Feasible, Infeasible
 
 NOT_SERVED = "such a plan needs a router that knows prefill and decode replicas (spec.planning.disaggregation=Follow)"
@@ -44,10 +44,9 @@ def pairs_of(problem: Problem) -> Disaggregated | None:
 def loses(found: Disaggregated, rows: Candidates, i: int, spec: LLMDeploymentSpec) -> bool:
     """Return whether the best pair is not better than a candidate by more than predictions may be wrong.
 
-    Both sides include their risk, as between candidates (:mod:`energylens.planner.search.ranking`). The chance of
-    breaking a latency objective does not count, because pairs keep the whole safety margin. The two roles count with
-    the larger of their deviations, since one error may affect both. The pair is the more complex plan, so a tie goes to
-    the candidate.
+    Both sides include their risk and their chance of breaking a latency objective, as between candidates
+    (:mod:`energylens.planner.search.ranking`). The two roles count with the larger of their deviations, since one error
+    may affect both. The pair is the more complex plan, so a tie goes to the candidate.
     """
     if not found.is_feasible:
         return True
@@ -56,9 +55,9 @@ def loses(found: Disaggregated, rows: Candidates, i: int, spec: LLMDeploymentSpe
         return bool(pair.gpus > rows.gpus[i])
     parts = (found.prefill, pair.prefill), (found.decode, pair.decode)
     if spec.energy.objective == "MinimizePower":
-        other = float(rows.power_watts[i] * rows.risk.factor[i])
+        other = float(rows.power_watts[i] * rows.ranking_factor[i])
     else:
-        other = float(rows.joules_per_output_token[i] * rows.risk.factor[i])
+        other = float(joules_at_risk(rows)[i])
     mine = _at_risk(found, spec)
     unshared, layout = (
         np.array([float(rows_of[i]), max(float(a), float(b))])
@@ -71,12 +70,16 @@ def loses(found: Disaggregated, rows: Candidates, i: int, spec: LLMDeploymentSpe
 
 
 def _at_risk(found: Disaggregated, spec: LLMDeploymentSpec) -> float:
-    """Return the power of the best pair, or its joules per output token, including the risk of both roles."""
+    """Return the power of the best pair, or its joules per output token, by which the pair is compared.
+
+    They include the risk of both roles and the chance that the pair breaks a latency objective.
+    """
     parts = (found.prefill, found.best.prefill), (found.decode, found.best.decode)
+    breach = float(breach_factor(breach_of(found, spec)))
     if spec.energy.objective == "MinimizePower":
-        return sum(float(part.power_watts[j] * part.risk.factor[j]) for part, j in parts)
+        return breach * sum(float(part.power_watts[j] * part.risk.factor[j]) for part, j in parts)
     shares = 1.0 / spec.workload.mean_output_tokens, 1.0
-    return sum(share * float(joules_at_risk(part)[j]) for share, (part, j) in zip(shares, parts, strict=True))
+    return breach * sum(share * float(joules_at_risk(part)[j]) for share, (part, j) in zip(shares, parts, strict=True))
 
 
 def with_pair(

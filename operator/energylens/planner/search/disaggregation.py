@@ -23,6 +23,7 @@ from energylens.planner.search.evaluate import evaluate
 from energylens.planner.search.frontier import latencies, pareto
 from energylens.planner.search.placement import layout_at
 from energylens.planner.search.problem import MOST_CANDIDATES, Problem, clipped, question_of, spaces_of
+from energylens.planner.search.ranking import breach_chance
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 from energylens.records import dataclass
 
@@ -271,16 +272,39 @@ def _placed(
     return placed
 
 
-def _broken(problem: Problem, decode: Candidates, pair: Pair) -> Iterator[str]:
-    slo, percentile = problem.spec.slo, problem.spec.slo.percentile
+def breach_of(found: Disaggregated, spec: LLMDeploymentSpec) -> float:
+    """Return the chance that the best pair breaks a latency objective; 0 if GPUs are minimised.
+
+    As for a single candidate, the objective that is broken most easily decides. A feasible pair, which meets every
+    objective with the whole safety margin, has a chance of at most 10 %.
+    """
+    if spec.energy.objective == "MinimizeGPUs":
+        return 0.0
+    chances = (
+        float(breach_chance(limit, np.array([predicted]), np.array([upper]))[0])
+        for _, limit, predicted, upper in _bounded(spec, found.decode, found.best)
+    )
+    return max(chances, default=0.0)
+
+
+def _bounded(spec: LLMDeploymentSpec, decode: Candidates, pair: Pair) -> Iterator[tuple[str, int, float, float]]:
+    """Yield the name of each bounded latency, the bound, the predicted latency and the latency with the margin."""
+    slo, j = spec.slo, pair.decode
     for name, limit, predicted, upper in (
         ("TTFT", slo.ttft_milliseconds, pair.ttft_ms, pair.ttft_upper_ms),
-        ("ITL", slo.itl_milliseconds, float(decode.itl_ms[pair.decode]), float(decode.itl_upper_ms[pair.decode])),
-        ("TPOT", slo.tpot_milliseconds, float(decode.tpot_ms[pair.decode]), float(decode.tpot_upper_ms[pair.decode])),
+        ("ITL", slo.itl_milliseconds, decode.itl_ms[j], decode.itl_upper_ms[j]),
+        ("TPOT", slo.tpot_milliseconds, decode.tpot_ms[j], decode.tpot_upper_ms[j]),
         ("E2E", slo.end_to_end_milliseconds, pair.end_to_end_ms, pair.end_to_end_upper_ms),
     ):
-        if limit is not None and not (math.isfinite(upper) and describe.up(upper) <= limit):
-            yield describe.above(f"{name} {percentile}", predicted, upper, limit)
+        if limit is not None:
+            yield name, limit, float(predicted), float(upper)
+
+
+def _broken(problem: Problem, decode: Candidates, pair: Pair) -> Iterator[str]:
+    slo = problem.spec.slo
+    for name, limit, predicted, upper in _bounded(problem.spec, decode, pair):
+        if not (math.isfinite(upper) and describe.up(upper) <= limit):
+            yield describe.above(f"{name} {slo.percentile}", predicted, upper, limit)
     if slo.joules_per_output_token is not None:
         ceiling = float(parse_quantity(slo.joules_per_output_token))
         if pair.joules_upper > ceiling:

@@ -35,12 +35,15 @@ DECODE: Row = {"joules": 0.27, "watts": 400, "replicas": 1}
 TOGETHER: Row = {"joules": 0.4, "watts": 800}
 
 
-def spec(objective: str = "MinimizeEnergy", disaggregation: str = "Compare") -> LLMDeploymentSpec:
+def spec(
+    objective: str = "MinimizeEnergy", disaggregation: str = "Compare", slo: dict[str, int] | None = None
+) -> LLMDeploymentSpec:
     return LLMDeploymentSpec.model_validate(
         {
             "model": {"name": "example/model"},
             "workload": {"inputTokens": 500, "outputTokens": OUTPUTS, "requestsPerSecond": "1"},
             "energy": {"objective": objective},
+            "slo": slo or {},
             "planning": {"disaggregation": disaggregation},
             "routing": {
                 "inferencePool": {"endpointPicker": {"name": "epp"}},
@@ -77,12 +80,44 @@ def pairs(prefill: Row | None = None, decode: Row | None = None, broken: tuple[s
         ({"own": 0.3}, {}, {}, True),
         ({}, {"own": 0.3}, {}, True),
         ({}, {}, {"own": 0.3}, True),
-        # The chance of breaking a latency does not count.
-        ({}, {"joules": 0.31}, {"breach": 0.2}, True),
+        # A chance of breaking a latency of one percent counts as 3 % of energy: 0.41 J against 0.40 J.
+        ({}, {"joules": 0.31}, {"breach": 0.008}, True),
+        ({}, {"joules": 0.31}, {"breach": 0.009}, False),
     ],
 )
 def test_a_pair_has_to_use_clearly_less_energy(prefill: Row, decode: Row, together: Row, loses_to_it: bool) -> None:
     assert loses(pairs(prefill, decode), candidates(TOGETHER | together), 0, spec()) is loses_to_it
+
+
+@pytest.mark.parametrize(
+    ("slo", "objective", "loses_to_it"),
+    [
+        # 120.2 ms are predicted, 150 ms with the margin: a chance of 10 % counts as 35 % of energy or power.
+        ({"ttftMilliseconds": 150}, "MinimizeEnergy", True),
+        ({"ttftMilliseconds": 150}, "MinimizePower", True),
+        ({"ttftMilliseconds": 150}, "MinimizeGPUs", False),
+        # 1 % counts as 3 %: 0.38 J against 0.4 J.
+        ({"ttftMilliseconds": 220}, "MinimizeEnergy", False),
+        # 900.4 ms, 990 ms with the margin.
+        ({"endToEndMilliseconds": 990}, "MinimizeEnergy", True),
+        ({"endToEndMilliseconds": 2000}, "MinimizeEnergy", False),
+    ],
+)
+def test_a_pair_that_may_break_an_objective_has_to_use_less(
+    slo: dict[str, int], objective: str, loses_to_it: bool
+) -> None:
+    asked = spec(objective, slo=slo)
+    assert loses(pairs(), candidates(TOGETHER | {"watts": 760}), 0, asked) is loses_to_it
+
+
+@pytest.mark.parametrize(("limit", "loses_to_it"), [(30, True), (90, False)])
+@pytest.mark.parametrize("latency", ["itl", "tpot"])
+def test_the_latencies_between_tokens_are_those_of_decode(latency: str, limit: int, loses_to_it: bool) -> None:
+    found = pairs()
+    slow: dict[str, Any] = {f"{latency}_ms": np.array([20.0]), f"{latency}_upper_ms": np.array([30.0])}
+    found = replace(found, decode=replace(found.decode, **slow))
+    asked = spec(slo={f"{latency}Milliseconds": limit})
+    assert loses(found, candidates(TOGETHER), 0, asked) is loses_to_it
 
 
 def test_a_pair_that_breaks_an_objective_loses() -> None:
