@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.simulator.compare import MIXES, Case, judged, physics
+from tests.simulator.compare import MIXES, Case, judged, physics, predicted, simulated
 
 from energylens.predictor.core import Predictor
 
@@ -66,3 +66,13 @@ def test_the_first_tokens_of_short_prompts_among_long_ones_are_those_of_the_simu
     assert {level: off[f"ttft {level}"] for level in ("p50", "p95", "p99")} == pytest.approx(
         dict.fromkeys(("p50", "p95", "p99"), 0.0), abs=WITHIN
     )
+
+
+@pytest.mark.parametrize("arrivals", [1.0, 4.0, 10.0])
+def test_a_mixture_of_experts_sustains_what_its_utilization_says(predictor: Predictor, arrivals: float) -> None:
+    # With requests that start together, it would serve a quarter more; bursts end where outputs vary.
+    case = Case("openai/gpt-oss-20b", "H200", 1, 200, 100, 64, 0.95, *SIZE, arrivals=arrivals, outputs=0.5)
+    rate, _ = predicted(predictor, case)
+    assert simulated(predictor, case, rate, case.slots).throughput == pytest.approx(1.0, abs=0.03)
+    beyond = replace(case, requests=6_000)
+    assert simulated(predictor, beyond, rate * 1.1 / 0.95, case.slots).throughput < 0.98

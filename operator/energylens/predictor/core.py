@@ -16,7 +16,8 @@ from energylens.predictor.fitted.evidence import Evidence, evidence
 from energylens.predictor.fitted.features import run_features
 from energylens.predictor.fitted.profiles import EngineProfile
 from energylens.predictor.fitted.residual import correct
-from energylens.predictor.load.arrivals import Step, busy_share, distinct, running_sequences
+from energylens.predictor.load.arrivals import StepTimes, busy_share, distinct, running_sequences
+from energylens.predictor.load.loop import lasting_variation, longer_apart
 from energylens.predictor.load.mixture import StepMixture
 from energylens.predictor.load.operating_point import NearbySteps, OperatingPoint
 from energylens.predictor.load.scenario import Role, Scenario
@@ -31,7 +32,7 @@ from energylens.predictor.step.rates import KernelRates, data_sheet, kernel_rate
 from energylens.predictor.step.work import graph_tokens
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Sampled, Workload
 
-CODE_VERSION = "14"
+CODE_VERSION = "15"
 BESIDE = 1.25
 """Ratio to the running sequences at which a replica is also timed, to learn how steps grow."""
 
@@ -216,18 +217,24 @@ class Predictor:
         places = np.minimum(layouts.max_batch_size * layouts.data_parallel, held.max_concurrency)
         full = np.maximum(places, 1.0)
 
-        def step_of(where: Layouts) -> Step:
-            return self._mean_step(replace(scenario, layouts=where), constants, measured)
+        lanes, lockstep = scenario.lanes, scenario.lockstep_ranks
+        starts = full / lanes / workload.decode_steps
+        varied = lasting_variation(workload.arrival_variation, workload.output_variation, workload.decode_steps)
+
+        def steps_of(where: Layouts) -> StepTimes:
+            return self._step_times(replace(scenario, layouts=where), constants, measured)
+
+        def longer(once: FloatArray) -> FloatArray:
+            return longer_apart(once, starts, varied, lanes, lockstep)
 
         # CUDA graphs are sized in tokens, which grow with the tokens verified per sequence.
         prompt = workload.computed_prompt / workload.verified
         running, most = running_sequences(
-            layouts, rate, full, held.max_concurrency, step_of, prompt, workload.decode_steps
+            layouts, rate, full, held.max_concurrency, steps_of, prompt, workload.decode_steps, longer
         )
         sustainable = (rate <= most) & (places >= 1.0)
         mean = np.where(sustainable, running, full)
         # Each lane idles while it has no request, whatever runs on the others.
-        lanes = scenario.lanes
         busy, while_busy = busy_share(mean / lanes, full / lanes)
         while_busy = while_busy * lanes
         # Replicas with different batches behave the same under the same load.
@@ -267,23 +274,30 @@ class Predictor:
         # The time depends on the power only under a cap, and the power takes a quarter of the work.
         return phase_mixture(scenario, running, self._physics(scenario, constants))
 
-    def _mean_step(self, scenario: Scenario, constants: dict[str, float], measured: bool) -> Step:
-        """Return the mean step of some layouts, s, as a function of the running sequences."""
+    def _step_times(self, scenario: Scenario, constants: dict[str, float], measured: bool) -> StepTimes:
+        """Return the steps of some layouts, with what measured runs correct."""
         model, gpu, layouts, workload = scenario.model, scenario.gpu, scenario.layouts, scenario.workload
         residual = self.coefficients.residual if measured else None
         tag, alone = self.profile.tag, np.ones(len(layouts))
         features = None if residual is None else run_features(model, gpu, layouts, workload, alone, tag)
 
-        def step(index: IntArray, running: FloatArray) -> FloatArray:
-            some = scenario.take(index)
-            seconds = self._mixture(some, running, constants).mean
+        def timed(index: IntArray, running: FloatArray) -> tuple[StepMixture, FloatArray]:
+            mixture = self._mixture(scenario.take(index), running, constants)
             if residual is None or features is None:
-                return seconds
+                return mixture, alone[index]
             assert features.rows is not None
             runs = features.at(features.rows[index], np.log(running))
-            return np.asarray(seconds * np.exp(correct(residual, runs, ("step",))["step"][0]))
+            return mixture, np.exp(correct(residual, runs, ("step",))["step"][0])
 
-        return step
+        def mean(index: IntArray, running: FloatArray) -> FloatArray:
+            mixture, factor = timed(index, running)
+            return np.asarray(mixture.mean * factor)
+
+        def with_once(index: IntArray, running: FloatArray) -> tuple[FloatArray, FloatArray]:
+            mixture, factor = timed(index, running)
+            return np.asarray(mixture.mean * factor), np.asarray(mixture.once * factor)
+
+        return StepTimes(mean, with_once)
 
     def _prediction(
         self, point: OperatingPoint, held: Memory, constants: dict[str, float], measured: bool

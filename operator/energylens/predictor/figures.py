@@ -111,8 +111,9 @@ def served_pace(point: OperatingPoint, factor: FloatArray) -> ServedPace:
     scenario, mixture = point.scenario, point.pace.mixture
     step = point.pace.mean_step * factor
     each = scenario.tokens_per_step
-    arriving = point.rate * scenario.workload.output_tokens
-    throughput = np.where(point.utilization >= 1.0, each * point.running / step, arriving)
+    # Requests that arrive are served at their rate, or at the most that the replica sustains.
+    in_flight = point.most is None
+    throughput = each * point.running / step if in_flight else point.rate * scenario.workload.output_tokens
     tpot = 1e3 * factor * mixture.tpot(point.running_while_busy / scenario.lanes) / each
     return ServedPace(factor, step, tpot, throughput)
 

@@ -111,7 +111,8 @@ def test_a_rate_beyond_capacity_saturates_to_the_full_batch() -> None:
     full = predictor().at_concurrency(model, H100, where, CHAT, found.max_concurrency)
     assert not found.sustainable[0]
     assert found.ttft_p50_ms[0] == np.inf
-    assert found.output_tokens_per_second[0] == pytest.approx(full.output_tokens_per_second[0], rel=1e-6)
+    # Requests that arrive one by one start in more steps.
+    assert 0.99 < found.output_tokens_per_second[0] / full.output_tokens_per_second[0] < 0.995
     assert found.power_watts[0] == pytest.approx(full.power_watts[0], rel=1e-6)
 
 

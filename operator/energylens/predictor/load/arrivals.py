@@ -15,11 +15,22 @@ import numpy.typing as npt
 
 from energylens.predictor.step.work import LARGEST_GRAPH, graph_tokens
 from energylens.predictor.types import FloatArray, IntArray, Layouts
+from energylens.records import dataclass
 
 Step = Callable[[IntArray, FloatArray], FloatArray]
 """Function from indices of layouts and running sequences, at least 1, to the mean step in s, all of shape (m,)."""
 Guess = tuple[FloatArray, FloatArray]
 """A guess of log(C), and the local slope of log(C / step(C)) over it; both of shape (n,)."""
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """The steps of some layouts, as functions from their indices and running sequences, both of shape (m,)."""
+
+    mean: Step
+    with_once: Callable[[IntArray, FloatArray], tuple[FloatArray, FloatArray]]
+    """Mean step in s, and the part of a step with prompts that does not grow with them, of shape (m,) each."""
+
 
 TOLERANCE = 1e-4
 """Relative difference between both sides of the law at which the search ends; the last step reduces it to a tenth."""
@@ -55,9 +66,10 @@ def running_sequences(
     rate: FloatArray,
     full: FloatArray,
     ceiling: FloatArray,
-    step_of: Callable[[Layouts], Step],
+    steps_of: Callable[[Layouts], StepTimes],
     prompt: float,
     output_tokens: float,
+    longer: Callable[[FloatArray], FloatArray],
 ) -> tuple[FloatArray, FloatArray]:
     """Return the mean running sequences of each replica, and the most requests per second that it can serve.
 
@@ -69,9 +81,11 @@ def running_sequences(
         rate: Arrival rate, requests per second, shape (n,).
         full: Sequences that run when all places are taken, shape (n,), at least 1.
         ceiling: Sequences for which the largest batch size would have room, shape (n,).
-        step_of: Function that returns the mean step of layouts.
+        steps_of: Function that returns the steps of layouts, with requests that start together as in benchmarks.
         prompt: Uncached tokens of a prompt.
         output_tokens: Output tokens of a request.
+        longer: Function from the second figure of `StepTimes.with_once` to the seconds by which a mean step with all
+            places taken is longer since requests that arrive start one by one; both of shape (n,).
 
     Returns:
         Both of shape (n,); the first is at most ``full``, and 0 without arrivals.
@@ -81,15 +95,16 @@ def running_sequences(
     graphs = graph_tokens(layouts)
     graphs = np.where(prompt >= CLEAR_OF_GRAPHS * graphs, np.ceil(prompt / CLEAR_OF_GRAPHS), graphs)
     (kinds, layout), (first, replica) = distinct(*layouts.split), distinct(*layouts.split, graphs)
-    step = step_of(_graphed(layouts.take(first), graphs[first]))
+    steps = steps_of(_graphed(layouts.take(first), graphs[first]))
+    step = steps.mean
     plain = layouts.take(kinds)
     largest = np.full(len(plain), LARGEST_GRAPH)
-    guess = _curves(step_of(_graphed(plain, largest)), plain.data_parallel.astype(np.float64))
+    guess = _curves(steps_of(_graphed(plain, largest)).mean, plain.data_parallel.astype(np.float64))
 
     unlike, same = distinct(replica, full)
-    most = (full[unlike] / (step(replica[unlike], full[unlike]) * output_tokens))[same]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        crowded = np.where(most > 0, full * np.minimum(rate / most, 1.0), full)
+    filled, once = steps.with_once(replica[unlike], full[unlike])
+    most = full / ((filled[same] + longer(once[same])) * output_tokens)
+    crowded = np.minimum(rate * filled[same] * output_tokens, full)
     # For these replicas no search is needed: they are full while busy.
     beyond = _while_busy(np.maximum(crowded, 1e-12)) > full
     mean = np.where(rate > 0, crowded, 0.0)

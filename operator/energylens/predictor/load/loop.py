@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -43,7 +44,7 @@ class OpenLoop:
     places: FloatArray
     """Places in the batch of the replica."""
     most: FloatArray
-    """Requests per second that the replica serves with all places taken."""
+    """Requests per second that the replica serves with all places taken, if requests start one by one."""
     lanes: FloatArray
     """Lanes of a replica that step independently: ranks that do not synchronise steps."""
     lockstep: FloatArray
@@ -99,40 +100,70 @@ def room_of(step_tokens: FloatArray, running: FloatArray, ranks: FloatArray, pro
     return np.asarray(np.maximum(step_tokens * ranks - running, SMALLEST_ROOM) / prompt_tokens)
 
 
-def clump_of(loop: OpenLoop, arrivals: FloatArray) -> FloatArray:
+def clump_of(arrival_variation: FloatArray | float, lanes: FloatArray, arrivals: FloatArray) -> FloatArray:
     """Return variance / mean of the arrivals in a step: the longer the step, the more of a burst falls into it.
 
     Args:
-        loop: The replicas.
+        arrival_variation: Squared coefficient of variation of the replica's arrivals, a number or of shape (n,).
+        lanes: Lanes of a replica, shape (n,).
         arrivals: Mean arrivals in a step of a lane, shape (n,).
     """
-    variation = thinned_variation(loop.arrival_variation, loop.lanes)
+    variation = thinned_variation(arrival_variation, lanes)
     return np.asarray(1.0 + (variation - 1.0) * -np.expm1(-BURST_MEMORY * np.sqrt(arrivals)))
 
 
 def seconds_apart(loop: OpenLoop, sequences: FloatArray) -> FloatArray:
     """Return the seconds by which a mean step is longer if requests start one by one, shape (n,).
 
-    ``most`` and ``running`` count requests that start together, as in benchmarks whose requests follow one another.
-    Requests that arrive at random start in more steps, each of which takes ``once`` longer. Ranks that step together
-    are not counted in clusters to begin with.
+    ``running`` counts requests that start together, as in benchmarks whose requests follow one another; see
+    :func:`longer_apart`.
 
     Args:
         loop: The replicas.
         sequences: Running sequences of each replica, shape (n,).
     """
     starts = sequences / loop.lanes / loop.output_steps
-    more = clump_of(loop, starts) - 1.0
+    return longer_apart(loop.terms.once, starts, loop.arrival_variation, loop.lanes, loop.lockstep)
+
+
+def longer_apart(
+    once: FloatArray, starts: FloatArray, arrival_variation: FloatArray | float, lanes: FloatArray, lockstep: FloatArray
+) -> FloatArray:
+    """Return the seconds by which a mean step is longer if requests start one by one instead of together, shape (n,).
+
+    Requests that arrive at random start in more steps than those of a benchmark that follow one another. Each such
+    step takes ``once`` longer. Ranks that step together are not counted in clusters to begin with.
+
+    Args:
+        once: Seconds of a step with prompts that do not grow with them, shape (n,).
+        starts: Mean requests that start in a step of a lane, shape (n,).
+        arrival_variation: Squared coefficient of variation of the replica's arrivals, a number or of shape (n,).
+        lanes: Lanes of a replica, shape (n,).
+        lockstep: Ranks that step together, shape (n,).
+    """
+    more = clump_of(arrival_variation, lanes, starts) - 1.0
     # No request arrives in a step: a negative binomial number of them, in bursts fewer steps with more requests each.
     alone = np.where(np.abs(more) > 1e-9, np.log1p(more) / np.where(np.abs(more) > 1e-9, more, 1.0), 1.0)
     apart = np.exp(-starts / clumped(starts)) - np.exp(-starts * alone)
-    return np.where(loop.lockstep > 1.0, 0.0, loop.terms.once * apart)
+    return np.where(lockstep > 1.0, 0.0, once * apart)
 
 
-def served_apart(loop: OpenLoop) -> FloatArray:
-    """Return the requests per second that a replica serves with all places taken if requests start one by one."""
-    step = loop.places / np.maximum(loop.most * loop.output_steps, 1e-12)
-    return np.asarray(loop.most * step / (step + seconds_apart(loop, loop.places)))
+def lasting_variation(
+    arrival_variation: FloatArray | float, output_variation: float, output_steps: float
+) -> FloatArray | float:
+    """Return the squared coefficient of variation of the starts while all places are taken and requests wait.
+
+    A request then starts where another ends, whenever it arrived. Requests of one length that started in one step end
+    in one step, and so hand a burst on. Requests of different lengths end in different steps: two normal lengths are
+    equal with a probability in inverse proportion to their deviation, and Poisson starts remain.
+
+    Args:
+        arrival_variation: Squared coefficient of variation of the times between arrivals, a number or of shape (n,).
+        output_variation: Squared coefficient of variation of the output lengths.
+        output_steps: Mean decode steps of a request.
+    """
+    together = 1.0 / math.sqrt(1.0 + 4.0 * math.pi * output_variation * output_steps**2)
+    return 1.0 + (arrival_variation - 1.0) * together
 
 
 def stable_chunks(loop: OpenLoop) -> FloatArray:

@@ -103,6 +103,11 @@ class StepMixture:
         return np.asarray(np.sqrt(np.log1p(variance * others / (steps * self.tpot(running) ** 2))))
 
     @property
+    def once(self) -> FloatArray:
+        """Part of a step that starts requests, beyond one that only decodes, that does not grow with their number."""
+        return self._line()[0] - self.decode
+
+    @property
     def starts_when_mixed(self) -> FloatArray:
         """Mean starts in a step with at least one."""
         return np.where(self.starts > 1e-9, self.starts / np.maximum(self.mixed_share, 1e-12), 1.0)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from energylens.predictor.load.arrivals import thinned_variation
 from energylens.predictor.load.decoding import Decoding, Life, decoding
 from energylens.predictor.load.first_token import FirstTokens
-from energylens.predictor.load.loop import RARE, OpenLoop, clump_of, room_of, seconds_apart, served_apart, solve
+from energylens.predictor.load.loop import RARE, OpenLoop, clump_of, room_of, seconds_apart, solve
 from energylens.predictor.load.occupancy import MOST_GROWTH, MOST_HALTED, WEIGHTS, Occupancy, clusters, occupancy
 from energylens.predictor.load.queueing import PlaceWait, place_wait, queue_variation
 from energylens.predictor.load.step_law import Arriving, StepLaw, StepTerms, normal_share, step_law
@@ -44,7 +44,7 @@ def latencies(
 ) -> Latencies:
     """Return quantiles of steps and of TTFT, each at its own levels; with ``by_class``, also the TTFT of each class."""
     each = (loop.terms.decode + loop.terms.once) / np.maximum(1.0 - loop.lane_rate * loop.terms.prompt, 0.02)
-    clump = clump_of(loop, loop.lane_rate * each)
+    clump = clump_of(loop.arrival_variation, loop.lanes, loop.lane_rate * each)
     # Lanes vary independently.
     spread = _spread(loop, loop.lanes)
     groups = grouped(loop.prompts)
@@ -116,11 +116,10 @@ def _wait(loop: OpenLoop, law: StepLaw, spread: Occupancy) -> PlaceWait:
     first = first + terms.decode + terms.once + terms.prompt
     each, arrivals = 1.0 / loop.schedulers, thinned_variation(loop.arrival_variation, loop.schedulers)
     mean = spread.mean + loop.rate * first * each + (arrivals - 1.0) / 2.0
-    most = served_apart(loop)
-    load = np.minimum(loop.rate / np.maximum(most, 1e-12), 1.0)
+    load = np.minimum(loop.rate / np.maximum(loop.most, 1e-12), 1.0)
     offered = Occupancy(np.maximum(mean, 1e-3), spread.variance, spread.third)
     places = np.maximum(loop.places * each, 1.0)
-    pace = np.maximum(most * each, 1e-12)
+    pace = np.maximum(loop.most * each, 1e-12)
     share = np.minimum(loop.lane_rate * terms.prompt, 1.0)
     varied = queue_variation(arrivals, share, loop.prompt_variance, loop.output_variation, loop.shape_covariance)
     return place_wait(offered, places, load, pace, varied)

@@ -45,7 +45,8 @@ class OperatingPoint:
     waiting: FloatArray | None = None
     """Requests in flight without a place; None under an arrival rate."""
     most: FloatArray | None = None
-    """Requests per second with all places taken, shape (n,); None for a fixed number of requests in flight."""
+    """Requests per second with all places taken if requests start one by one, shape (n,); None for a fixed number of
+    requests in flight."""
     beside: NearbySteps | None = None
     """Steps at other numbers of running sequences; only under an arrival rate."""
 

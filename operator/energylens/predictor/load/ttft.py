@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from energylens.predictor.load.decoding import Decoding
-from energylens.predictor.load.loop import OpenLoop, room_of, served_apart, stable_chunks
+from energylens.predictor.load.loop import OpenLoop, room_of, stable_chunks
 from energylens.predictor.load.occupancy import overlap
 from energylens.predictor.load.open_loop import Latencies, latencies
 from energylens.predictor.load.operating_point import OperatingPoint, prompts_together
@@ -59,7 +59,7 @@ def arrival_latencies(
     TTFT is infinite if the load cannot be sustained. With ``by_class``, the result also has the TTFT of each class.
     """
     loop = open_loop(point, served, schedule)
-    stable = point.sustainable & (loop.rate < served_apart(loop)) & (stable_chunks(loop) < 1.0)
+    stable = point.sustainable & (stable_chunks(loop) < 1.0)
     some = np.flatnonzero(stable)
     found = latencies(loop.take(some), STEP_LEVELS, LEVELS, by_class=by_class)
     more = FIRST_TOKEN_SECONDS + (_transfer_seconds(point) if point.scenario.role == "decode" else 0.0)

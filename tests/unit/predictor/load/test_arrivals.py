@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from energylens.data import find_gpu, load_model, load_predictor
-from energylens.predictor.load.arrivals import Step, running_sequences
+from energylens.predictor.load.arrivals import Step, StepTimes, running_sequences
 from energylens.predictor.types import FloatArray, IntArray, Layouts, Workload
 
 CHAT = Workload(300, 400)
@@ -53,12 +53,17 @@ def stepped(layouts: Layouts) -> Step:
     return step
 
 
-def replicas(rate: FloatArray, full: float) -> tuple[FloatArray, FloatArray, Layouts]:
+def replicas(rate: FloatArray, full: float, once: float = 0.0) -> tuple[FloatArray, FloatArray, Layouts]:
     """Return what runs on each of three layouts at each of k rates, the most served, shape (3 k,), and the layouts."""
     one = np.ones(3 * rate.size, dtype=np.int64)
     layouts = Layouts(np.repeat([1, 2, 4], rate.size), one, one, one, 256 * one, np.full(one.size, np.nan))
     places = np.full(one.size, full)
-    found = running_sequences(layouts, np.tile(rate, 3), places, places, stepped, 300.0, 100.0)
+
+    def times(where: Layouts) -> StepTimes:
+        step = stepped(where)
+        return StepTimes(step, lambda index, running: (step(index, running), np.full(running.size, once)))
+
+    found = running_sequences(layouts, np.tile(rate, 3), places, places, times, 300.0, 100.0, lambda once: once / 4.0)
     return *found, layouts
 
 
@@ -71,6 +76,14 @@ def test_roots_beside_a_jump_are_found() -> None:
     assert 500 < carried.sum() < 600
     np.testing.assert_allclose(mean[carried], held[carried], rtol=1e-4)
     assert (mean[np.tile(rate, 3) > most] == 256.0).all()
+
+
+def test_the_most_counts_the_seconds_of_single_starts() -> None:
+    _, together, layouts = replicas(np.ones(1), 8.0)
+    _, alone, _ = replicas(np.ones(1), 8.0, once=0.04)
+    step = stepped(layouts)(np.arange(3), np.full(3, 8.0))
+    np.testing.assert_allclose(together, 8.0 / (step * 100.0))
+    np.testing.assert_allclose(alone, 8.0 / ((step + 0.01) * 100.0))
 
 
 def test_no_arrivals_run_nothing() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from energylens.data import find_gpu, load_model, load_predictor
-from energylens.predictor.load.loop import OpenLoop, seconds_apart, served_apart, solve
+from energylens.predictor.load.loop import OpenLoop, lasting_variation, seconds_apart, solve
 from energylens.predictor.load.occupancy import Overlap
 from energylens.predictor.load.open_loop import latencies
 from energylens.predictor.load.step_law import StepTerms
@@ -111,22 +111,63 @@ def test_replicas_without_requests_are_those_that_they_are_alone() -> None:
 
 
 def test_requests_that_start_one_by_one_take_more_steps_with_a_prompt_than_those_that_start_together() -> None:
-    alone, many = loop(1.0, bursts=1.0), loop(1.0, bursts=1.0, rate=1e-9)
+    alone = loop(1.0, bursts=1.0)
     # 40 places and 100 steps: 0.4 starts per step, in clusters of 1.6.
     apart = np.exp(-0.4 / 1.6) - np.exp(-0.4)
     np.testing.assert_allclose(seconds_apart(alone, alone.places), 0.002 * apart)
-    step = 40.0 / (22.0 * 100.0)
-    np.testing.assert_allclose(served_apart(alone), 40.0 / (100.0 * (step + 0.002 * apart)))
-    np.testing.assert_allclose(served_apart(many), served_apart(alone))
     # In bursts fewer steps have any start: none with the probability of a negative binomial number.
     bursts = loop(1.0)
     clump = 1.0 + 3.0 * (1.0 - np.exp(-2.5 * np.sqrt(0.4)))
     none = clump ** (-0.4 / (clump - 1.0))
     np.testing.assert_allclose(seconds_apart(bursts, bursts.places), 0.002 * (np.exp(-0.4 / 1.6) - none))
-    np.testing.assert_allclose(served_apart(bursts), served_apart(loop(1.0, rate=1e-9)))
     # Ranks that step together are counted one by one already.
     together = loop(4.0, together=4.0)
-    np.testing.assert_array_equal(served_apart(together), together.most)
+    assert not seconds_apart(together, together.places).any()
+
+
+def test_bursts_of_arrivals_last_where_outputs_are_equal() -> None:
+    assert lasting_variation(4.0, 0.0, 100.0) == 4.0
+    assert lasting_variation(1.0, 0.5, 100.0) == 1.0
+    # Outputs of 100 steps, give or take 70: two of them end together once in 250 cases.
+    assert lasting_variation(4.0, 0.5, 100.0) == pytest.approx(1.0 + 3.0 / 250.7, rel=1e-4)
+    assert lasting_variation(0.25, 0.5, 100.0) == pytest.approx(1.0 - 0.75 / 250.7, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "batch", "workload", "carried"),
+    [
+        # Every second step starts a request, which costs a mixture of experts more than the decoding of 32 sequences.
+        ("Qwen/Qwen3-30B-A3B", "H100", 32, Workload(100.0, 50.0), (0.80, 0.88)),
+        ("Qwen/Qwen3-30B-A3B", "H100", 256, Workload(300.0, 400.0), (0.90, 0.94)),
+        ("Qwen/Qwen3-8B", "H200", 256, Workload(300.0, 400.0), (0.99, 1.0)),
+        ("Qwen/Qwen3-30B-A3B", "H100", 32, Workload(100.0, 50.0, arrival_variation=4.0), (0.99, 1.02)),
+        (
+            "Qwen/Qwen3-30B-A3B",
+            "H100",
+            32,
+            Workload(100.0, 50.0, arrival_variation=4.0, output_variation=0.5),
+            (0.80, 0.88),
+        ),
+    ],
+)
+def test_utilization_is_that_of_the_load_that_single_starts_sustain(
+    model: str, gpu: str, batch: int, workload: Workload, carried: tuple[float, float]
+) -> None:
+    predictor, spec, product = load_predictor("vllm", "0.33.0"), load_model(model), find_gpu(gpu)
+    one = np.ones(60, dtype=np.int64)
+    where = Layouts(one, one, one, one, one * batch, np.full(60, np.nan))
+    together = predictor.at_concurrency(spec, product, where.take(np.array([0])), workload, np.array([float(batch)]))
+    closed = together.output_tokens_per_second[0] / workload.output_tokens
+    rates = closed * np.linspace(0.5, 1.2, 60)
+    found = predictor.at_rate(spec, product, where, workload, rates)
+    served = found.output_tokens_per_second / workload.output_tokens
+    most = served[-1]
+    assert carried[0] * closed < most < carried[1] * closed
+    np.testing.assert_allclose(served, np.minimum(rates, most))
+    np.testing.assert_allclose(found.utilization, np.minimum(rates / most, 1.0))
+    # A queue grows without bound only where the replica is fully utilized.
+    np.testing.assert_array_equal(np.isfinite(found.ttft_p99_ms), found.utilization < 1.0)
+    np.testing.assert_array_equal(found.sustainable, found.utilization < 1.0)
 
 
 def test_quantiles_of_a_distribution_that_jumps_are_in_order() -> None:
