@@ -89,7 +89,7 @@ async def test_a_higher_load_is_planned_for_at_once_and_said() -> None:
     assert planned(status) >= 60.0
     assert status["plan"]["gpus"] > before["gpus"]
     (note,) = events(served, "LoadFollowed")
-    assert note.endswith(" requests per second instead of 2000m")
+    assert note.endswith(" requests per second instead of 2")
     assert events(served, "PlanAdopted")[-1].startswith("NoLongerValid: the running plan no longer meets the spec: ")
 
 
@@ -300,7 +300,7 @@ async def test_an_hour_with_more_load_than_any_plan_sustains_leaves_the_other_ho
     assert 60 * 1.25**3 < most < 60 * 1.25**20
     # The highest step that a plan sustains is searched for in steps, too: other deployments are planned meanwhile.
     assert at_once == []
-    text = f"; no learned hour is planned for more than {most * 1000:.0f}m requests per second: Sun 06:00, "
+    text = f"; no learned hour is planned for more than {most:g} requests per second: Sun 06:00, "
     assert text in condition["message"]
     mark = served.mark
     served.start()

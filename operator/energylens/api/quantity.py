@@ -47,6 +47,15 @@ def parse_quantity(text: str | int) -> Decimal:
     return (value / _SMALLEST).to_integral_value(ROUND_UP) * _SMALLEST
 
 
+def decimal_text(quantity: str | int) -> str:
+    """Return a quantity as a decimal number, for messages: ``29100m`` is ``29.1``.
+
+    Raises:
+        ValueError: the text is not a quantity.
+    """
+    return f"{parse_quantity(quantity).normalize():f}"
+
+
 def format_milli(value: float) -> str:
     """Return a quantity in milli units with at least three significant digits: 0.4123 is ``412m``, 0.0798963 ``79.9m``.
 

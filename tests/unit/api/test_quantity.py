@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from energylens.api.quantity import QUANTITY_PATTERN, format_milli, parse_quantity
+from energylens.api.quantity import QUANTITY_PATTERN, decimal_text, format_milli, parse_quantity
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,10 @@ def test_a_formatted_figure_keeps_three_digits_in_one_unit(value: float) -> None
 )
 def test_figures_below_a_tenth_keep_the_unit_of_their_column(value: float, text: str) -> None:
     assert format_milli(value) == text
+
+
+@pytest.mark.parametrize(
+    ("quantity", "text"), [("29100m", "29.1"), ("2", "2"), (1000, "1000"), ("4000m", "4"), ("1k", "1000"), ("0", "0")]
+)
+def test_messages_have_decimal_numbers(quantity: str | int, text: str) -> None:
+    assert decimal_text(quantity) == text

@@ -7,6 +7,7 @@ from typing import Any
 
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import LoadStatus, describe_plan
+from energylens.api.quantity import decimal_text
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.job_start import waits_until
 from energylens.decide.deployment.observation import Observation
@@ -66,7 +67,8 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
 def _followed(before: LoadStatus, after: Mapping[str, Any]) -> Iterator[str]:
     """Yield the parts of the followed load that changed, each with both numbers."""
     if after["requestsPerSecond"] != before.requests_per_second:
-        yield f"{after['requestsPerSecond']} requests per second instead of {before.requests_per_second}"
+        rates = decimal_text(after["requestsPerSecond"]), decimal_text(before.requests_per_second)
+        yield f"{rates[0]} requests per second instead of {rates[1]}"
     for what, key, old in (
         ("prompts", "inputTokens", before.input_tokens),
         ("outputs", "outputTokens", before.output_tokens),

@@ -7,7 +7,7 @@ from collections.abc import Generator, Hashable, Iterator, MutableMapping
 from dataclasses import replace
 
 from energylens.api.llmdeployment import WEEKDAYS, LLMDeployment, PlanStatus, ScheduledReplicas, ScheduleStatus
-from energylens.api.quantity import format_milli
+from energylens.api.quantity import decimal_text, format_milli
 from energylens.api.timestamp import timestamp
 from energylens.api.words import counted
 from energylens.decide.deployment import schedule as weekly
@@ -147,7 +147,8 @@ def _planned(case: Case, weeks: Weeks) -> _Week | PlanChoice:
         carried = finished(_most_carried_in_steps(case, weeks))
         if carried is None:
             return _without(case, Reason(result.reason), result.message, result)
-        note = f"; no learned hour is planned for more than {carried[0]} requests per second: {result.message}"
+        most = f"{decimal_text(carried[0])} requests per second"
+        note = f"; no learned hour is planned for more than {most}: {result.message}"
         _, deployment, result = carried
     found, decision, weighed = result, "FirstPlan", f"first schedule: {saving_text(result)}"
     if current is not None and layout_of(current) != layout_of(result.plan):
@@ -369,8 +370,8 @@ def _scaled(
         return ""
     return (
         f"{entry.day} {entry.hour:02d}:00 {timetable.load.zone.key}: {counted(plan.replicas, 'replica')} instead of "
-        f"{current.replicas} for {entry.requests_per_second} requests per second, {plan.predicted.power_watts} W "
-        f"instead of {current.predicted.power_watts} W; {_saving(schedule)}"
+        f"{current.replicas} for {decimal_text(entry.requests_per_second)} requests per second, "
+        f"{plan.predicted.power_watts} W instead of {current.predicted.power_watts} W; {_saving(schedule)}"
     )
 
 

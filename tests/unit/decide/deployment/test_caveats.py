@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.unit.decide.observations import OTHER, deployment, model, plan
 
-from energylens.api.llmdeployment import PlanStatus, VerificationStatus
+from energylens.api.llmdeployment import PlanStatus, PrefillReplicas, VerificationStatus
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.reasons import Reason
@@ -101,3 +101,34 @@ def test_an_approval_that_nothing_waits_for_is_reported(mode: str, said: bool) -
     asked = deployment(planning={"mode": mode, "approvedPlanHash": OTHER})
     text = f"spec.planning.approvedPlanHash={OTHER} has no effect while planning.mode is {mode}"
     assert (text in caveats_of(asked, choice())) is said
+
+
+FOLLOWS: dict[str, Any] = {
+    "planning": {"disaggregation": "Follow"},
+    "routing": {
+        "inferencePool": {"endpointPicker": {"name": "epp"}},
+        "disaggregation": {"router": "LLMD", "sidecarImage": "example.org/sidecar:v1"},
+    },
+}
+PREFILL = PrefillReplicas(
+    replicas=1, tensor_parallel=1, pipeline_parallel=1, expert_parallel=1, data_parallel=1, max_batch_size=4
+)
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes", "said"),
+    [
+        ({}, {}, True),
+        ({"planning": {"disaggregation": "Compare"}}, {}, False),
+        ({}, {"plan": plan(prefill=PREFILL)}, False),
+        ({}, {"model": None}, False),
+        ({"engine": {"type": "VLLM"}}, {}, False),
+    ],
+)
+def test_roles_that_the_engine_refuses_have_no_effect(
+    spec: dict[str, Any], changes: dict[str, Any], said: bool
+) -> None:
+    engine = {"type": "VLLM", "image": "vllm/vllm-openai:v0.10.0"}
+    asked = deployment(**{**FOLLOWS, "engine": engine, **spec})
+    texts = caveats_of(asked, choice(**changes))
+    assert any(text.startswith("spec.planning.disaggregation=Follow has no effect: ") for text in texts) is said

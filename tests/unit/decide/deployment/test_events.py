@@ -181,13 +181,13 @@ def followed(rate: int, prompts: int | None = None, outputs: int | None = None) 
     ("before", "now", "text"),
     [
         (followed(0), followed(0), ""),
-        (followed(0), followed(1), "plans are made for 2500m requests per second instead of 2000m"),
+        (followed(0), followed(1), "plans are made for 2.5 requests per second instead of 2"),
         (followed(0, 0, 0), followed(0, 1, 0), "plans are made for prompts of 500 tokens instead of 400"),
         (followed(0, 0, 0), followed(0, 0, -1), "plans are made for outputs of 320 tokens instead of 400"),
         (
             followed(0, 0, 0),
             followed(1, 1, 0),
-            "plans are made for 2500m requests per second instead of 2000m and prompts of 500 tokens instead of 400",
+            "plans are made for 2.5 requests per second instead of 2 and prompts of 500 tokens instead of 400",
         ),
         # Lengths are followed from now on.
         (followed(0), followed(0, 1, 0), "plans are made for prompts of 500 tokens instead of 400"),

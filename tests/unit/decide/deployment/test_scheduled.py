@@ -178,6 +178,7 @@ DAY, NIGHT = (float(schedule_of(first()).hours[at_hour].power_watts) for at_hour
         (hours(h18=DAY - 1), True),
         (hours(h18=NIGHT), True),
         (hours(h31=NIGHT - 1), False),
+        (hours(h32=DAY - 1), False),
         # The last entry lasts from Friday evening to Monday morning.
         (hours(h0=NIGHT), True),
         (hours(h0=NIGHT - 1), False),
