@@ -48,6 +48,8 @@ WORDS = {
     r"watts that budgets leave": "watts available from budgets",
     r"holds? the spec": "meets the spec",
     r"in small letters": "in lower case",
+    r"again and again": "repeatedly, in every reconcile",
+    r"less and less often": "at growing intervals",
     r"asks? for nothing": "has no objective",
     r"at a like load": "at a similar load",
     r"(?:tells?|told) apart": "distinguish, distinguishable",

@@ -97,7 +97,7 @@ def test_a_writer_in_a_loop_gets_a_handful_of_answers_and_is_named(team: Team) -
     # Every answer is followed by one more edit: both count.
     assert team.children()["Deployment", name]["metadata"]["generation"] - before <= 14
     condition = team.wait("Degraded", "True", "FieldManagerConflict")
-    assert "replicas-bot changes spec.replicas again and again" in condition["message"]
+    assert "replicas-bot repeatedly changes spec.replicas" in condition["message"]
     # Until it is plain that somebody fights, all replicas may be there after an answer; then not for a moment.
     assert len(team.events().get("BecameUnready", ())) <= 3
     assert team.condition("Ready")["status"] == "False"

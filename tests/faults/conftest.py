@@ -10,6 +10,6 @@ from tests.support.known_predictions import known_predictions
 
 @pytest.fixture(scope="module", autouse=True)
 def predictions() -> Iterator[None]:
-    """Predict the same only once, which is most of the time of tests that start an operator again and again."""
+    """Predict the same only once, since tests that restart the operator spend most of their time on predictions."""
     with known_predictions():
         yield

@@ -85,7 +85,7 @@ async def test_the_other_writer_and_the_field_are_named_for_as_long_as_they_figh
     degraded = world.condition("Degraded")
     assert (degraded["status"], degraded["reason"]) == ("True", "FieldManagerConflict")
     assert degraded["message"].startswith(
-        "Deployment llama: field manager replicas-bot changes spec.replicas again and again; "
+        "Deployment llama: field manager replicas-bot repeatedly changes spec.replicas; "
     )
     # The other one stops.
     stopped = world.clock.monotonic()

@@ -1,4 +1,4 @@
-"""Predictions that are made once: a test that breaks the operator at every write plans the same again and again."""
+"""Predictions that are made once: a test that breaks the operator at every write repeats the same plan many times."""
 
 from __future__ import annotations
 

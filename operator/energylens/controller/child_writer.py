@@ -223,7 +223,7 @@ class ChildWriter:
             return ""
         contested = self._contested.get(child, "")
         if child in self._awaiting:
-            return contested or f"{child[0]} {child[2]} was changed by somebody else and is written again soon"
+            return contested or f"another client changed {child[0]} {child[2]}; the operator restores it within seconds"
         # A program that undid the write this often may do so again immediately.
         return contested if contested and self._repairs.quiet(child, now) < SETTLED_SECONDS else ""
 
@@ -233,9 +233,9 @@ class ChildWriter:
         if self._repairs.count(child) < CONTESTED_AFTER:
             return
         name = f"{child[0]} {child[2]}"
-        slower = f"the operator writes its value again less and less often, at least every {MOST_REPAIR_SECONDS:.0f} s"
+        slower = f"the operator restores it at intervals that grow to {MOST_REPAIR_SECONDS:.0f} s"
         if live is None:
-            self._contested[child] = f"{name} is deleted by somebody else again and again; {slower}"
+            self._contested[child] = f"another client deletes {name} whenever the operator creates it; {slower}"
             return
         paths = differences(live.body, manifest)
         found = await self._cluster.list_objects(resource_of(manifest), namespace=child[1], name=child[2])
@@ -243,7 +243,7 @@ class ChildWriter:
         managers = managers_of(managed or (), paths)
         who = f"field manager {', '.join(managers)}" if managers else "another field manager"
         shown = ", ".join(".".join(path) for path in paths[:3]) or "its fields"
-        self._contested[child] = f"{name}: {who} changes {shown} again and again; {slower}"
+        self._contested[child] = f"{name}: {who} repeatedly changes {shown}; {slower}"
 
     async def _is_foreign(self, manifest: Body, live: Child | None) -> bool:
         """Return whether an object of another owner has the name of a child; an apply would take it over.

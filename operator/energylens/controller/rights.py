@@ -77,7 +77,7 @@ LEFT_OUT_WITHOUT_LIST = (LEADER_WORKER_SET, CLUSTER_ENERGY_BUDGET, RESOURCE_CLAI
 
 
 class Rights:
-    """Asks the API server for each right, again and again."""
+    """Asks the API server for each right, periodically."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Rights:
         self._sleep = sleep
 
     async def watch(self) -> None:
-        """Look for ever; a look that fails says nothing, and is made again."""
+        """Look periodically, for ever; a failed look is no evidence, and is repeated."""
         while True:
             missing = False
             try:

@@ -111,13 +111,12 @@ def workload(
     for one in (template, followers):
         if one is not None:
             one["metadata"]["labels"] |= label
+    body: dict[str, Any] = {"replicas": replicas}
     if followers is None:
-        body = _deployment_spec(deployment, template, strategy, startup) | {
-            "replicas": replicas,
-            "selector": {"matchLabels": selector_labels(deployment) | own},
-        }
+        body["selector"] = {"matchLabels": selector_labels(deployment) | own}
+        body |= _deployment_spec(deployment, template, strategy, startup)
     else:
-        body = _group_spec(template, followers, strategy, plan.nodes_per_replica) | {"replicas": replicas}
+        body |= _group_spec(template, followers, strategy, plan.nodes_per_replica)
     annotations = {PLAN_SUMMARY: plan_summary(whole or plan)}
     if followers is not None:
         annotations[LWS_RECREATE_AFTER_START] = "true"

@@ -58,7 +58,7 @@ def rejected(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     if priority != new_priority and (not new_priority or (not priority and _ready(live))):
         return True
     if live["kind"] == "LeaderWorkerSet":
-        # By the operator's own label: a webhook that changes the template would otherwise cause this again and again.
+        # By the operator's own label: a webhook that changes the template would otherwise cause endless replacements.
         return queue != new_queue or (bool(queue) and workload_revision(live) != workload_revision(wanted))
     return queue != new_queue and (not new_queue or _ready(live))
 
