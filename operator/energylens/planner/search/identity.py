@@ -160,7 +160,7 @@ def inputs_hash(
         corrections: Factors learned from measurement.
         most_gpus: GPUs of a product beyond which no candidate was evaluated; None if all were.
     """
-    products = {node.product for node in nodes if node.allocatable > 0}
+    products = {node.product for node in nodes}
     gpus = with_networks(spec, nodes, gpus)
     document = {
         "spec": planning_inputs(spec),

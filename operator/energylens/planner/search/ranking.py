@@ -93,7 +93,7 @@ def breach_chance(limit: float, predicted: FloatArray, upper: FloatArray) -> Flo
         x = _TAIL * (limit - predicted) / (upper - predicted)
         chance = 0.5 - (x / (1.0 + x**2) + np.arctan(x)) / np.pi
     certain = np.where(predicted <= limit, 0.0, 1.0)
-    return np.where(upper > predicted, np.nan_to_num(chance, nan=1.0), certain)
+    return np.where(upper > predicted, chance, certain)
 
 
 def breach_factor(chance: FloatArray | float) -> FloatArray:

@@ -40,10 +40,6 @@ def structure(
     refused = refusals(model, space.gpu, layouts, space.nodes_per_replica, whole, settings)
     reason = np.where(reason == "", refused, reason)
     supported = reason == ""
-    # Engines have no separate size for expert parallelism: it is off, or spans all tensor and data parallel GPUs.
-    ranks = layouts.tensor_parallel * layouts.data_parallel
-    no_such_size = supported & (layouts.expert_parallel > 1) & (layouts.expert_parallel != ranks)
-    reason[no_such_size] = "expert parallelism spans all tensor x data parallel GPUs or is off (1)"
     rank_gpus = layouts.tensor_parallel * layouts.pipeline_parallel
     spread = (space.nodes_per_replica > 1) & (layouts.data_parallel > 1) & (space.gpus_per_node % rank_gpus != 0)
     reason[supported & spread] = "a data-parallel rank of a replica over several nodes must fit into one of them"
@@ -53,5 +49,5 @@ def structure(
         f"{POWER_LIMIT_REASON} {space.gpu.product} can be set from {space.gpu.power_limit_min_watts:.0f} to "
         f"{space.gpu.power_limit_max_watts:.0f} W"
     )
-    supported &= ~(no_such_size | spread | too_low | too_high)
+    supported &= ~(spread | too_low | too_high)
     return supported, reason, fits

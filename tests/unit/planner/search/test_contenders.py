@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.unit.planner.search.large import asked
-from tests.unit.planner.search.test_objective import candidates
+from tests.unit.planner.search.test_objective import Row, candidates
 
 from energylens.api.llmdeployment import LLMDeploymentSpec
 from energylens.planner.search.candidates import Candidates
@@ -138,3 +138,33 @@ def test_of_equal_candidates_the_first_stays_beside_one_with_smaller_pods() -> N
     for some in (rows, few):
         order, _ = frontier_rows(some, build_constraints(some, spec, some.products, free, None), 0, spec)
         assert some.nodes_per_replica[order].tolist() == [1, 1]
+
+
+def test_a_tie_at_its_limit_is_a_contender_with_its_larger_batch() -> None:
+    """The lowest candidate needs two nodes; a simpler one ties with 9.5 % more, its larger batch costs 0.09 % more."""
+    unsure: Row = {"own": 0.2}
+    simple: Row = {**unsure, "joules": 0.4 * float(np.exp(0.0952)), "batch": 8, "burst": 30}
+    larger: Row = {**simple, "joules": simple["joules"] * 1.0009, "batch": 64}
+    rows, spec = candidates({**unsure, "nodes": 2, "batch": 32}, simple, larger), asked(slo={}).spec
+    constraints = build_constraints(rows, spec, rows.products, ((8, 8),), None)
+    assert best(rows, feasible(constraints, len(rows)), "MinimizeEnergy") == 2
+    assert set(contenders(rows, constraints, spec)) >= {0, 2}
+
+
+def test_a_candidate_that_cannot_run_hides_no_other_one() -> None:
+    """The frontier also shows candidates that break objectives, but none that cannot sustain the load."""
+    chosen: Row = {"joules": 0.8}
+    breaking: list[Row] = [{"joules": 0.3}, {"joules": 0.5}]
+    rows = candidates(chosen, *breaking, {"joules": 0.1})
+    itl = np.asarray([30.0, 45.0, 40.0, 34.0])
+    rows = replace(
+        rows,
+        itl_ms=itl,
+        itl_upper_ms=itl,
+        itl_decode_upper_ms=itl,
+        sustainable=np.asarray([True, True, True, False]),
+        utilization_limit=np.ones(4),
+    )
+    spec = asked(slo={"itlMilliseconds": 30}).spec
+    constraints = build_constraints(rows, spec, rows.products, ((8,),), None)
+    assert contenders(rows, constraints, spec).tolist() == [0, 1, 2]

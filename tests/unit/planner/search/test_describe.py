@@ -13,6 +13,7 @@ from energylens.planner.search import describe
         (100.01, "as much energy (0.01 % more)"),
         (100.0, "as much energy"),
         (100.004, "as much energy"),
+        (100.006, "as much energy (0.006 % more)"),
         (60.0, "40 % less energy"),
         (99.96, "as much energy (0.04 % less)"),
         (100.12, "0.1 % more energy"),
@@ -41,6 +42,8 @@ def test_compared(new: float, text: str) -> None:
         (0.3, "300m"),
         (0.00012345, "123u"),
         (1.5e-8, "15n"),
+        (1e15, "1e+15"),
+        (9.99e14, "999000000000000"),
         (0, "0"),
     ],
 )
@@ -110,3 +113,19 @@ def test_shares_are_whole_percentages(share: float, down: int, whole: int) -> No
 def test_energies_of_a_start_and_of_a_week() -> None:
     assert describe.watt_hours(205_200.0) == "57 Wh"
     assert describe.kilowatt_hours(5.5152e8) == "153.2 kWh"
+
+
+@pytest.mark.parametrize(
+    ("share", "other", "texts"),
+    [
+        (0.1, 0.2, ("10", "20")),
+        (0.101, 0.104, ("10.1", "10.4")),
+        (0.10001, 0.10002, ("10.001", "10.002")),
+        (0.123456, 0.123457, ("12.346", "12.346")),
+        (0.5, 0.5, ("50.000", "50.000")),
+    ],
+)
+def test_two_shares_show_their_difference_in_at_most_three_digits(
+    share: float, other: float, texts: tuple[str, str]
+) -> None:
+    assert describe.two_percents(share, other) == texts

@@ -78,6 +78,7 @@ def expected(
         ((4, 4), 100, None, None, 2),
         ((4, 2), None, 2, None, None),
         ((4,), None, 2, None, None),
+        ((4, 2), None, 2, 3, None),
         ((4, 2), None, None, 3, None),
         ((16,), None, None, 1, None),
         ((3, 3), None, None, None, None),

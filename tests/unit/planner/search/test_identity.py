@@ -9,7 +9,7 @@ import pytest
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.planner import plan, plan_inputs_hash
-from energylens.planner.search.identity import action_hash, identified, is_made_from, sealed
+from energylens.planner.search.identity import action_hash, identified, is_made_from, sealed, serving_hash
 from energylens.planner.types import ClusterSnapshot, Feasible, GpuAllocation, PowerAllowance
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
@@ -239,3 +239,34 @@ def test_a_plan_under_another_engine_is_another_action(
     before = chosen()
     under = identified(before, make_deployment(engine={"image": "example.org/vllm:2"}).spec)
     assert under.hash == action_hash(under) != before.hash
+
+
+def test_what_clusters_store_keeps_its_hash_across_releases(
+    chosen: Callable[..., PlanStatus], make_deployment: Deploy, hash_of: Callable[..., str]
+) -> None:
+    """Another hash of what pods serve replaces every pod; another seal or hash of inputs plans everything again."""
+    engine = {"image": "example.org/vllm:1", "extraArgs": ["--max-num-seqs=8"]}
+    assert serving_hash(make_deployment().spec) == "1a7d23c0a931889c"
+    assert serving_hash(make_deployment(engine=engine, model_part={"quantization": "FP8"}).spec) == "201910ad25bbf296"
+    assert sealed(chosen(), "inputs").inputs_hash == "3408b44b27c97b11"
+    assert hash_of(allowance=PowerAllowance(1000, "EnergyBudget a/b")) == "3c3d2b62be6e14f5"
+
+
+def test_the_power_of_the_hours_is_an_input(hash_of: Callable[..., str]) -> None:
+    flat = PowerAllowance(1000, "EnergyBudget a/b")
+    hours = replace(flat, hours=(1000.0,) * 168)
+    assert len({hash_of(allowance=flat), hash_of(allowance=hours)}) == 2
+
+
+def test_the_start_of_a_job_is_no_input_and_its_deadline_is(hash_of: Callable[..., str]) -> None:
+    def job(**parts: Any) -> str:
+        load = {
+            "inputTokens": 300,
+            "outputTokens": 400,
+            "job": {"requests": 100, "completeWithinSeconds": 3600} | parts,
+        }
+        return hash_of(workload=load)
+
+    assert job(start={"completeBy": "2026-11-28T00:00:00Z", "tariffConfigMapRef": {"name": "prices"}}) == job()
+    assert job(completeWithinSeconds=7200) != job()
+    assert job(startSeconds=50) != job()

@@ -119,6 +119,8 @@ def test_tensor_parallel_sizes_divide_the_heads(models: dict[str, ModelSpec]) ->
     assert tensor_parallel_sizes(models["70b"], 8) == (1, 2, 4, 8)
     assert tensor_parallel_sizes(ModelSpec("m", "f", 5120, 1000, (odd,)), 8) == (1, 2, 4, 5, 8)
     assert tensor_parallel_sizes(ModelSpec("m", "f", 5120, 1000, (mamba,)), 6) == (1, 2, 4)
+    assert tensor_parallel_sizes(ModelSpec("m", "f", 5120, 1000, (mamba,)), 8) == (1, 2, 4, 8)
+    assert tensor_parallel_sizes(models["70b"], 7) == (1, 2, 4)
 
 
 def test_power_caps(gpus: dict[str, GpuSpec]) -> None:
@@ -141,3 +143,24 @@ def test_the_candidates_of_the_fewest_gpus_are_kept(models: dict[str, ModelSpec]
 
     assert totals(few) == [total for total in totals(whole) if total <= up_to]
     assert whole.within(len(whole)) == (whole, 48)
+
+
+def test_no_more_candidates_are_kept_than_asked_for(models: dict[str, ModelSpec], gpus: dict[str, GpuSpec]) -> None:
+    whole = space(models["8b"], gpus[H100], [8])
+    index, replicas = whole.expand()
+    totals = np.sort(whole.layouts.gpus[index] * replicas)
+    for most in (0, 1, 10, 11, 40, len(whole) - 1):
+        few, up_to = whole.within(most)
+        assert len(few) == (totals <= up_to).sum() <= most < (totals <= up_to + 1).sum()
+    assert whole.take(np.zeros(0, dtype=np.int64)).within(5)[1] == 0
+
+
+@pytest.mark.parametrize("overrides", [{"data_parallel": 5}, {"tensor_parallel": 5}])
+def test_an_override_that_no_engine_can_have_is_kept_to_be_explained(
+    overrides: dict[str, int], models: dict[str, ModelSpec], gpus: dict[str, GpuSpec]
+) -> None:
+    """Slices of the width of 768 cannot be had for 5 ranks."""
+    found = space(models["moe"], gpus[H100], [8], max_batch_size=1, pipeline_parallel=1, **overrides)
+    layouts = found.layouts
+    ranks = layouts.tensor_parallel * layouts.data_parallel
+    assert ((ranks == 5) & (layouts.expert_parallel == 1)).any()
