@@ -28,8 +28,8 @@ def build(
     models: Mapping[str, ModelSpec],
     predictor: ArithmeticPredictor,
 ) -> Callable[..., FleetMember]:
-    def built(model: str, **parts: object) -> FleetMember:
-        snapshot = make_snapshot((H200, 4, 2), (L40S, 4, 2))
+    def built(model: str, used: int = 0, **parts: object) -> FleetMember:
+        snapshot = make_snapshot((H200, 4, 2), (L40S, 4, 2), used=used)
         problem = problem_for(make_deployment(**parts), models[model], snapshot, gpus, predictor, None, None)
         return deployment_of("team/chat", problem)
 
@@ -56,7 +56,7 @@ def test_points_are_the_candidates_that_no_other_on_such_pods_dominates(
         rows,
         joules_per_output_token=rows.joules_per_output_token * rng.choice([0.9, 1.0, 1.1], len(rows)),
         power_watts=rows.power_watts * rng.choice([0.6, 0.8, 1.0], len(rows)),
-        unshared_deviation=deviation * (np.arange(len(rows)) % 3),
+        unshared_deviation=deviation * (np.arange(len(rows)) % 3).astype(np.float64),
     )
     member = replace(member, solution=replace(member.solution, rows=rows), _points={})
     mask = member.reachable
@@ -146,3 +146,22 @@ def test_a_program_without_variables_has_an_empty_optimum() -> None:
     found = Program().solve()
     assert found is not None
     assert found.shape == (0,)
+
+
+def test_energy_is_counted_at_the_throughput_of_the_best_plan_of_an_empty_cluster(
+    build: Callable[..., FleetMember],
+) -> None:
+    """Two deployments of one load must weigh alike, whichever GPUs are free for them."""
+    load = {"inputTokens": 300, "outputTokens": 400, "concurrency": 64}
+    slo = {"percentile": "P50", "itlMilliseconds": 7}
+    free, crowded = (build("8b", used=used, workload=load, slo=slo) for used in (0, 4))
+    chosen = free.solution.chosen
+    assert chosen is not None
+    assert crowded.solution.chosen is None
+    best_of_all = build("8b", workload=load).solution
+    assert best_of_all.chosen is not None
+    tokens = float(free.solution.rows.output_tokens_per_second[chosen])
+    assert tokens != best_of_all.rows.output_tokens_per_second[best_of_all.chosen]
+    assert free.tokens_per_second == crowded.tokens_per_second == tokens
+    impossible = build("8b", workload=load, slo={"itlMilliseconds": 1})
+    assert impossible.tokens_per_second == best_of_all.rows.output_tokens_per_second[best_of_all.chosen]
