@@ -33,12 +33,15 @@ def model_of(deployment: LLMDeployment, config: Mapping[str, Any] | None) -> Mod
         ModelProblemError: The catalogue lacks the model, or its config.json has an unsupported architecture.
     """
     spec = deployment.spec.model
+    if spec.config_ref is None:
+        try:
+            return load_model(spec.name)
+        except UnknownModelError as error:
+            raise ModelProblemError(Reason.MODEL_UNKNOWN, f"spec.model.name={spec.name!r}: {error}") from error
     try:
-        return load_model(spec.name) if spec.config_ref is None else model_from_config(config or {}, spec.name)
-    except UnknownModelError as error:
-        raise ModelProblemError(Reason.MODEL_UNKNOWN, f"spec.model.name={spec.name!r}: {error}") from error
+        return model_from_config(config or {}, spec.name)
     except UnsupportedConfigError as error:
-        where = f"spec.model.configRef={spec.config_ref.name!r}" if spec.config_ref else "spec.model.name"
+        where = f"spec.model.configRef={spec.config_ref.name!r}"
         raise ModelProblemError(Reason.MODEL_UNSUPPORTED, f"{where}: {error}") from error
 
 

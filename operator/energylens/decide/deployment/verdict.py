@@ -71,8 +71,11 @@ def _energy(
     if limit is not None and new > joules(limit):
         return Verdict(False, f"{text}, over spec.slo.joulesPerOutputToken={limit}", "SLOViolation")
     before = figures(case, asked, running, running.replicas)
-    promised = None if before is None else joules(before.predicted.joules_per_output_token)
-    if promised is None or joules(plan.predicted.joules_per_output_token) >= promised:
+    if before is None:
+        # The spec or the nodes changed, so that another plan must follow whatever its energy.
+        return Verdict(True, f"{text}; the running plan is no longer possible, so its energy is not compared")
+    promised = joules(before.predicted.joules_per_output_token)
+    if joules(plan.predicted.joules_per_output_token) >= promised:
         # A required plan may cost more, as its adoption message said.
         return Verdict(True, f"{text}; the new plan was not expected to save energy")
     if other is None or other.joules_per_output_token is None or not window.shares_half(other):

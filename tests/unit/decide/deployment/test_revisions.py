@@ -20,14 +20,18 @@ from tests.unit.decide.observations import (
     workload,
 )
 
-from energylens.api.llmdeployment import PlanStatus
+from energylens.api.llmdeployment import ActiveRevision, PlanStatus, PrefillReplicas, PrefillRevision, WorkloadRef
 from energylens.decide.deployment.children import children
 from energylens.decide.deployment.observation import Observation, PlanChoice
-from energylens.decide.deployment.revisions import saved_watts
+from energylens.decide.deployment.revisions import active_revision, saved_watts
+from energylens.decide.deployment.rollouts import main_rollout
 from energylens.decide.deployment.status import status_of
 from energylens.decide.reasons import Reason
 
 THIRD = "c" * 16
+PREFILL = PrefillReplicas(
+    replicas=3, tensor_parallel=2, pipeline_parallel=1, expert_parallel=1, data_parallel=1, max_batch_size=4
+)
 
 
 def written(observed: Observation) -> dict[str, Any]:
@@ -46,6 +50,12 @@ def window(end: int, energy: float, tokens: float = 2000.0) -> Any:
     return replace(found, window_start=end - 600.0, window_end=float(end))
 
 
+def active(observed: Observation) -> ActiveRevision:
+    found = active_revision(observed, main_rollout(observed))
+    assert found is not None
+    return found
+
+
 def first(energy: float = 0.5) -> dict[str, Any]:
     """Return the status of a first plan with a measured window."""
     return runs(runs(None, plan()), plan(), measurement=window(1600, energy))
@@ -54,6 +64,35 @@ def first(energy: float = 0.5) -> dict[str, Any]:
 def loaded(served: PlanStatus, tokens: int) -> PlanStatus:
     figures = served.predicted.model_copy(update={"output_tokens_per_second": tokens})
     return served.model_copy(update={"predicted": figures})
+
+
+def test_the_figures_of_a_running_plan_are_those_of_that_plan() -> None:
+    waits = {"planning": PlanChoice(plan(OTHER, max_batch_size=64), None, True, Reason.PLANNED, "")}
+    known = active(observation(**waits, standing=plan(max_batch_size=16)))
+    assert (known.plan_hash, known.max_batch_size, known.joules_per_output_token) == (HASH, 16, "400m")
+    for standing in (None, plan(THIRD)):
+        unknown = active(observation(**waits, standing=standing))
+        assert (unknown.plan_hash, unknown.ready_replicas, unknown.workload_ref.name) == (HASH, 2, "llama")
+        assert (unknown.max_batch_size, unknown.joules_per_output_token) == (None, None)
+
+
+def test_a_running_plan_has_the_prefill_replicas_of_that_plan() -> None:
+    both, pods = plan(prefill=PREFILL), (pod("f0"), pod("f1", ready=False))
+    live: dict[str, Any] = {"prefill": workload(ready=1), "prefill_pods": pods}
+    expected = PrefillRevision(
+        replicas=3,
+        layout="TP2",
+        workload_ref=WorkloadRef(api_version="apps/v1", kind="Deployment", name="llama-prefill"),
+        ready_replicas=1,
+        updated_replicas=2,
+    )
+    served = PlanChoice(both, None, True, Reason.PLANNED, "")
+    assert active(observation(planning=served, **live)).prefill == expected
+    next_one = replace(served, plan=plan(OTHER, prefill=PREFILL.model_copy(update={"replicas": 1})))
+    assert active(observation(planning=next_one, standing=both, **live)).prefill == expected
+    # Pods of both roles run, and no plan is known that has them.
+    assert active(observation(planning=next_one, **live)).prefill is None
+    assert active(observation(planning=next_one, standing=plan(), **live)).prefill is None
 
 
 def test_a_first_plan_has_none_before_it() -> None:
@@ -67,8 +106,9 @@ def test_a_first_plan_has_none_before_it() -> None:
 def test_windows_are_averaged_and_each_counts_once() -> None:
     status = first(0.5)
     for _ in range(2):
-        status = runs(status, plan(), measurement=window(2200, 0.6))
-    assert status["activeRevision"]["measuredJoulesPerOutputToken"] == "530m"
+        status = runs(status, plan(), measurement=window(2200, 0.6, tokens=2400.0))
+    active = status["activeRevision"]
+    assert (active["measuredJoulesPerOutputToken"], active["measuredOutputTokensPerSecond"]) == ("530m", 2120)
 
 
 def test_the_mean_begins_anew_at_another_load() -> None:
@@ -159,6 +199,30 @@ def test_replicas_that_follow_the_load_keep_the_plan_before() -> None:
     assert "previousRevision" not in runs(first(), loaded(plan(OTHER, replicas=3, gpus=3), 3000))
 
 
+@pytest.mark.parametrize(("tokens", "kept"), [(2080, HASH), (2140, None)])
+def test_a_load_within_five_percent_is_the_same_load(tokens: int, kept: str | None) -> None:
+    """More replicas for the same load are another plan, and more replicas for more load are not."""
+    more = loaded(plan(OTHER, replicas=3, gpus=3), tokens)
+    assert runs(first(), more).get("previousRevision", {}).get("planHash") == kept
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"max_batch_size": 64}, {"max_batched_tokens": 4096}, {"layout": "TP2"}, {"gpu_product": "NVIDIA-H200"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_other_replicas_in_another_number_are_another_plan_at_any_load(change: dict[str, Any]) -> None:
+    other = loaded(plan(OTHER, replicas=3, gpus=3, **change), 3000)
+    assert runs(first(), other, workload=workload(plan(OTHER)))["previousRevision"]["planHash"] == HASH
+
+
+def test_a_plan_whose_load_is_not_known_is_another_plan() -> None:
+    status = first()
+    del status["activeRevision"]["outputTokensPerSecond"]
+    more = loaded(plan(OTHER, replicas=3, gpus=3), 3000)
+    assert runs(status, more)["previousRevision"]["planHash"] == HASH
+
+
 def test_fewer_replicas_at_the_same_load_are_another_plan() -> None:
     status = runs(first(), plan(OTHER, replicas=1, gpus=1))
     assert status["previousRevision"]["replicas"] == 2
@@ -187,4 +251,5 @@ def test_a_saving_is_stated_at_a_similar_load_only(tokens: float, saved: float |
 
 def test_more_energy_is_a_negative_saving_and_no_load_none() -> None:
     assert saved_watts(0.4, 1000.0, 0.6, 1000.0) == pytest.approx(-200.0)
+    assert saved_watts(0.6, 0.5, 0.4, 0.5) == pytest.approx(0.1)
     assert saved_watts(0.4, 0.0, 0.6, 1000.0) is None

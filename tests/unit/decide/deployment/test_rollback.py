@@ -214,3 +214,11 @@ def test_a_trial_of_another_plan_or_for_another_reason_is_not_due() -> None:
         due(asking(state, rollout={"rollbackOn": ["SLOViolation"]}, validation={"onDrift": "Recalibrate"}), "") is None
     )
     assert due(asking(RollbackStatus(last_good_plan=GOOD)), "") is None
+
+
+def test_good_windows_are_counted_from_the_last_bad_one() -> None:
+    state = run([0.5, 0.4])
+    assert state is not None
+    assert state.last_good_plan == GOOD
+    assert state.trial is not None
+    assert (state.trial.good_windows, state.trial.bad_windows) == (1, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -133,6 +134,74 @@ def test_a_plan_that_promised_no_saving_is_not_held_to_one() -> None:
     found = pair.verdict(1.2, None)
     assert found.good is True
     assert "was not expected to save energy" in found.text
+
+
+def test_a_plan_that_costs_exactly_as_much_is_not_held_to_a_saving() -> None:
+    pair = Pair()
+    pair.new = pair.running
+    assert pair.verdict(1.0, None).good is True
+
+
+def test_a_running_plan_that_is_no_longer_possible_is_not_compared() -> None:
+    pair = Pair()
+    asked = pair.case.inputs.deployment.model_dump(mode="json", by_alias=True, exclude_unset=True)["spec"]
+    pair.case = case_of(deployment(**{**asked, "planning": {"overrides": {"tensorParallel": 1}}}))
+    window = pair.window(pair.expected(pair.new, 1, 1 / 3), 1 / 3)
+    found = judged(pair.case, pair.running, pair.new, window, None)
+    assert found.good is True
+    assert "; the running plan is no longer possible, so its energy is not compared at 1.333 requests/s" in found.text
+
+
+def test_a_verdict_has_the_figures_behind_the_decision() -> None:
+    found = Pair(slo={"itlMilliseconds": 40}).verdict(1.0, 1.0)
+    number = r"[0-9.]+ J"
+    measured = rf"{number} per output token at the planned load \(measured {number}\)"
+    against = rf"the running plan {number} \(measured {number}\)"
+    assert re.fullmatch(rf"ITL P95 10 ms, {measured}, {against} at 1\.333 requests/s", found.text)
+
+
+@pytest.mark.parametrize("workload", [{"requestsPerSecond": "4"}, {"concurrency": 30}])
+def test_a_window_without_a_load_has_no_energy_at_the_planned_load(workload: dict[str, Any]) -> None:
+    pair = Pair(workload={"inputTokens": 512, "outputTokens": TOKENS, **workload})
+    idle = pair.window(1.0, 1 / 3, output_tokens_per_second=None, mean_running=None)
+    found = judged(pair.case, pair.running, pair.new, idle, pair.window(1.0, 2 / 3))
+    assert (found.good, found.text) == (None, "the replica's energy at the planned load is not known")
+    served = replace(pair.window(pair.expected(pair.new, 1, 1 / 3), 1 / 3), mean_running=10.0)
+    unknown = judged(pair.case, pair.running, pair.new, served, replace(idle, joules_per_output_token=1.0))
+    assert (unknown.good, unknown.text) == (None, "the running plan's energy at the planned load is not known")
+
+
+def test_less_than_a_request_per_second_is_a_load() -> None:
+    pair = Pair(workload={"inputTokens": 512, "outputTokens": TOKENS, "requestsPerSecond": "300m"})
+
+    def served(plan: PlanStatus, replicas: int, share: float) -> WindowMeasurement:
+        window = pair.window(pair.expected(plan, replicas, share), share)
+        return replace(window, output_tokens_per_second=0.3 * share * TOKENS)
+
+    new, old = served(pair.new, 1, 1 / 3), served(pair.running, 2, 2 / 3)
+    found = judged(pair.case, pair.running, pair.new, new, old)
+    assert found.good is True
+    assert found.text.endswith(" at 0.1 requests/s")
+
+
+@pytest.mark.parametrize(("replicas", "limit"), [(1, "5.32"), (2, "2.66"), (3, "1.773"), (9, "1.773")])
+def test_a_replica_is_judged_up_to_its_part_of_the_load(replicas: int, limit: str) -> None:
+    """Beside two running replicas the canary gets a third of the load, and in its plan the part of one replica."""
+    pair = Pair()
+    plan = pair.new.model_copy(update={"replicas": replicas})
+    found = judged(pair.case, pair.running, plan, pair.window(1.0, 2.0), None)
+    assert found.text == f"the replica served 8 requests/s, too many to judge (limit {limit})"
+
+
+def test_a_part_of_a_load_has_the_unit_of_the_spec() -> None:
+    rate = Pair().case.inputs.deployment
+    half, tiny = with_share(rate, 0.5).spec.workload, with_share(rate, 1e-6).spec.workload
+    assert (half.requests_per_second, half.concurrency) == ("2000m", None)
+    assert tiny.requests_per_second == "1m"
+    flying = deployment(workload={"inputTokens": 512, "outputTokens": TOKENS, "concurrency": 30})
+    third, none = with_share(flying, 1 / 3).spec.workload, with_share(flying, 0.001).spec.workload
+    assert (third.requests_per_second, third.concurrency) == (None, 10)
+    assert none.concurrency == 1
 
 
 def test_the_objective_of_energy_is_checked_at_the_planned_load() -> None:
