@@ -60,9 +60,9 @@ def load_differences(deployment: LLMDeployment, found: WindowMeasurement) -> lis
         ("prompts", workload.mean_input_tokens, found.prompt_tokens),
         ("outputs", workload.mean_output_tokens, found.output_tokens),
     ):
-        if tokens is None or (found.requests or 0.0) < FEWEST_REQUESTS:
+        if tokens is None or found.requests is None or found.requests < FEWEST_REQUESTS:
             continue
-        mean = tokens / (found.requests or 1.0)
+        mean = tokens / found.requests
         if not is_comparable(mean / planned):
             texts.append(f"{name} have {mean:.0f} tokens on average, and the plan counts {planned:.0f}")
     hits = found.prefix_cache_hits
@@ -78,11 +78,14 @@ def load_differences(deployment: LLMDeployment, found: WindowMeasurement) -> lis
             f"the engine drafts {found.draft_tokens:.3g} tokens per step, {100 * acceptance:.0f} % of them accepted, "
             "and spec.workload.speculative is not set"
         )
-    planned = drafts.acceptance_percent if drafts is not None else 0
-    if acceptance is not None and drafts is not None and abs(100 * acceptance - planned) > LOAD_TOLERANCE_POINTS:
+    elif (
+        acceptance is not None
+        and drafts is not None
+        and abs(100 * acceptance - drafts.acceptance_percent) > LOAD_TOLERANCE_POINTS
+    ):
         texts.append(
             f"{100 * acceptance:.0f} % of drafted tokens were accepted, "
-            f"spec.workload.speculative.acceptancePercent is {planned}"
+            f"spec.workload.speculative.acceptancePercent is {drafts.acceptance_percent}"
         )
     return texts
 

@@ -86,8 +86,7 @@ class Pool:
     def of(self, deployment: LLMDeployment, plan: PlanStatus) -> LearnedCorrection | None:
         """Return the corrections of a plan's layout in the form of its status; None if nothing was learned."""
         lessons = self._lessons.get((*subject(deployment), plan.gpu_product))
-        windows = 0.0 if lessons is None else lessons.windows(plan.layout)
-        if lessons is None or not windows:
+        if lessons is None or not (windows := lessons.windows(plan.layout)):
             return None
         known = factors_of(lessons.learned(), plan.layout, kind_of(deployment), _sequences(plan))
         return LearnedCorrection(

@@ -189,6 +189,8 @@ def followed(rate: int, prompts: int | None = None, outputs: int | None = None) 
             followed(1, 1, 0),
             "plans are made for 2.5 requests per second instead of 2 and prompts of 500 tokens instead of 400",
         ),
+        # Only one of the lengths is followed.
+        (followed(0), followed(0, None, 1), "plans are made for outputs of 500 tokens instead of 400"),
         # Lengths are followed from now on.
         (followed(0), followed(0, 1, 0), "plans are made for prompts of 500 tokens instead of 400"),
         (followed(0), followed(0, 0, 0), ""),

@@ -17,13 +17,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.unit.decide.observations import deployment
 
-from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.llmdeployment import LLMDeployment, ScheduledReplicas, ScheduleStatus
 from energylens.decide.deployment.learned_hours import (
+    MOST_SECONDS,
+    SPARE,
     LearnedHours,
+    _rates_of,
+    _settled,
     coverage_text,
     learn,
     learned_hours,
     learned_status,
+    limited_to,
     with_learned,
 )
 from energylens.decide.deployment.load import RAISE, STEP, MeasuredLoad, rate_of
@@ -221,3 +226,117 @@ def test_the_lowest_step_is_a_tenth_of_the_declared_rate() -> None:
     found = after([0.0] * 193)
     assert found.planned(80)[0] == rate_of(4.0, -10)
     assert all(later >= earlier for earlier, later in itertools.pairwise(found.seconds[:24]))
+
+
+def test_an_hour_weighs_no_more_than_the_api_allows() -> None:
+    heavy = replace(NOTHING, seconds=(MOST_SECONDS - 600, *NOTHING.seconds[1:]))
+    found = learn(heavy, window(MONDAY, 4.0), 1.0)
+    assert found.seconds[0] == MOST_SECONDS == 1_000_000
+    assert learned_status(found) is not None
+
+
+def test_enough_hours_are_as_many_as_asked() -> None:
+    half = replace(after([2.0] * 84), steps=(-2,) * 168)
+    assert half.covered == 84
+    assert half.planned(50)[0] == rate_of(4.0, -2)
+    assert half.planned(51)[0] == 4.0
+
+
+@pytest.mark.parametrize(("rate", "step"), [(4.2, 0), (4.0 * RAISE, 0), (4.0 * RAISE + 1e-3, 1)])
+def test_a_rate_within_the_safety_margin_raises_no_step(rate: float, step: int) -> None:
+    assert learn(NOTHING, window(MONDAY, rate), 0.5).steps[0] == step
+
+
+@pytest.mark.parametrize(("percent", "rate"), [(0, 2.0), (25, 3.2), (50, 4.0)])
+def test_the_spec_says_how_much_earlier_weeks_weigh(percent: int, rate: float) -> None:
+    status = learned_status(after([8.0] * 168))
+    assert status is not None
+    kept = asked({"learnedLoad": status.model_dump(by_alias=True)}, earlierWeeksPercent=percent)
+    found = learned_hours(kept, window(MONDAY + timedelta(days=7), 2.0))
+    assert found is not None
+    assert found.rates[0] == rate
+
+
+def with_hours(*rates: str) -> LLMDeployment:
+    hours = [{"fromHour": hour, "toHour": hour + 1, "requestsPerSecond": rate} for hour, rate in enumerate(rates)]
+    load = {"inputTokens": 300, "outputTokens": 100, "requestsPerSecond": "4", "profile": {"hours": hours}}
+    return deployment(workload=load)
+
+
+def test_only_a_learned_profile_says_how_many_hours_were_measured() -> None:
+    assert coverage_text(deployment().spec.workload, None) == ""
+    assert coverage_text(with_hours("5").spec.workload, None) == ""
+    assert coverage_text(asked().spec.workload, None) != ""
+
+
+def test_no_hour_of_a_profile_is_above_a_limit() -> None:
+    profile = limited_to(with_hours("6", "5", "5.1", "4"), "5000m").spec.workload.profile
+    assert profile is not None
+    assert profile.hours is not None
+    assert [entry.requests_per_second for entry in profile.hours] == ["5000m", "5", "5000m", "4"]
+    for unlimited in (deployment(), asked()):
+        assert limited_to(unlimited, "1") is unlimited
+
+
+def test_every_hour_of_a_week_has_the_rate_of_the_last_entry_before_it() -> None:
+    entries = [
+        ScheduledReplicas(day=day, hour=hour, requests_per_second=rate, replicas=1, power_watts=1)
+        for day, hour, rate in (("Mon", 8, "10"), ("Tue", 8, "6"), ("Sun", 23, "1500m"))
+    ]
+    schedule = ScheduleStatus(
+        replicas=1, start_seconds=1, start_joules=1, week_watt_hours=1, starts=1, released_gpu_hours=0, hours=entries
+    )
+    found = _rates_of(schedule)
+    assert found == (1.5,) * 8 + (10.0,) * 24 + (6.0,) * 135 + (1.5,)
+
+
+@pytest.mark.parametrize(("declared", "step"), [("4", 3), ("4003m", 3), ("4005m", 0)])
+def test_steps_belong_to_one_declared_rate_as_a_status_has_it(declared: str, step: int) -> None:
+    status = learned_status(replace(NOTHING, steps=(3,) * 168, counted=MONDAY))
+    assert status is not None
+    other = status.model_copy(update={"declared_requests_per_second": declared})
+    found = learned_hours(asked({"learnedLoad": other.model_dump(by_alias=True)}), None)
+    assert found is not None
+    assert found.steps == (step,) * 168
+
+
+LOW = 4.0 / (STEP * SPARE)
+
+
+@pytest.mark.parametrize(
+    ("rate", "seconds", "step"),
+    [
+        (4.0 * RAISE, 900, 0),
+        (4.0 * RAISE + 1e-6, 900, 1),
+        (4.0 * RAISE + 1e-6, 899, 0),
+        (LOW, 900, 0),
+        (LOW - 1e-6, 900, -1),
+        (LOW - 1e-6, 899, 0),
+        (3.8, 900, 0),
+    ],
+)
+def test_a_step_is_settled_again_outside_of_its_range_and_once_it_was_measured(
+    rate: float, seconds: int, step: int
+) -> None:
+    known = replace(NOTHING, rates=(rate,) * 168, seconds=(seconds,) * 168)
+    found = _settled(known)
+    assert found == (step,) * 168
+
+
+def test_parts_of_a_window_shorter_than_a_second_count_for_no_hour() -> None:
+    late = MeasuredLoad(MONDAY + timedelta(minutes=59, seconds=59.8), MONDAY + timedelta(minutes=70), 5.0)
+    found = learn(NOTHING, late, 0.5)
+    assert (found.seconds[:2], found.rates[:2]) == ((0, 600), (0.0, 5.0))
+    second = MeasuredLoad(MONDAY + timedelta(minutes=59, seconds=59), MONDAY + timedelta(minutes=70), 5.0)
+    assert learn(NOTHING, second, 0.5).seconds[:2] == (1, 600)
+
+
+def test_every_hour_of_a_day_may_have_a_rate_of_its_own() -> None:
+    known = replace(NOTHING, seconds=(900,) * 168, steps=(1, *(0,) * 22, 2, *(0,) * 144))
+    profile = with_learned(asked(), known).spec.workload.profile
+    assert profile is not None
+    assert profile.hours is not None
+    monday = [
+        (entry.from_hour, entry.to_hour, entry.requests_per_second) for entry in profile.hours if entry.days == ("Mon",)
+    ]
+    assert monday == [(0, 1, "5000m"), (1, 23, "4000m"), (23, 24, "6250m")]

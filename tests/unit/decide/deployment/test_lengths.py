@@ -11,7 +11,8 @@ from tests.unit.decide.observations import NOW, deployment
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.decide.deployment.following import at_load, followed_load, load_status
-from energylens.decide.deployment.load import FollowedLoad
+from energylens.decide.deployment.lengths import length_status
+from energylens.decide.deployment.load import Followed, FollowedLoad
 from energylens.decide.deployment.status_check import checked_status
 from energylens.decide.learned.comparison import FEWEST_REQUESTS
 from energylens.measure.types import WindowMeasurement
@@ -46,6 +47,16 @@ def after(*windows: WindowMeasurement, **spec: Any) -> tuple[LLMDeployment, Foll
     load = followed_load(asked, None)
     assert load is not None
     return asked, load
+
+
+def test_a_length_in_the_status_is_a_whole_token_at_least_and_the_highest_low_mean_is_rounded_up() -> None:
+    found = length_status(Followed(0.4))
+    assert found is not None
+    assert (found.tokens, found.declared_tokens, found.highest_below_tokens) == (1, 1, None)
+    low = length_status(Followed(400.0, below_since=NOW, highest_below=199.2))
+    assert low is not None
+    assert low.highest_below_tokens == 200
+    assert length_status(None) is None
 
 
 def test_longer_prompts_are_planned_for_at_once_and_cover_the_mean() -> None:

@@ -75,6 +75,11 @@ def test_hours_for_every_hour_of_the_week_are_read() -> None:
         ("[2026-11-27, {2026-11-27: 40}]", 'entry 1: "2026-11-27": Input should be an object'),
         ("[[{2026-11-27: 40}]]", 'entry 1: [{"2026-11-27": 40}]: Input should be an object'),
         ("[{requestsPerSecond: 5, until: 4}]", "entry 1, until: 4: Extra inputs are not permitted"),
+        ("[{requestsPerSecond: 5, from_hour: 8}]", "entry 1, from_hour: 8: Extra inputs are not permitted"),
+        # A key that JSON does not have.
+        ("[{requestsPerSecond: 5, ? !!binary aGk= : 4}]", "entry 1, b'hi': 4: Extra inputs are not permitted"),
+        ("[{requestsPerSecond: {? !!binary aGk= : 4}}]", "entry 1, requestsPerSecond: Input should be a valid string"),
+        ("[[{? !!binary aGk= : 4}]]", "entry 1: [{}]: Input should be an object"),
         ("[{fromHour: 9, toHour: 8, requestsPerSecond: 5}]", "entry 1: fromHour (9) must be less than toHour (8)"),
         ("[{requestsPerSecond: 5, requestsPerSecond: 6}]", "key 'requestsPerSecond' appears twice"),
     ],
