@@ -188,6 +188,13 @@ def test_sizes_that_do_not_divide_each_other_are_packed_exactly() -> None:
     assert solved(JointProblem((b, c), nodes(8, 8))).chosen == {"b": 0, "c": 0}
 
 
+@pytest.mark.parametrize("sizes", [(8,), (8, 8, 8)])
+def test_the_number_of_pods_costs_nothing_by_itself(sizes: tuple[int, ...]) -> None:
+    a = JointMember("a", (point(11, energy=10.5), point(11, energy=10.0, pods=4), point(11, gpus=3, energy=10.2)))
+    found = solved(JointProblem((a,), nodes(*sizes)))
+    assert (found.chosen, found.energy_watts) == ({"a": 1}, pytest.approx(10.0))
+
+
 def test_a_member_stays_on_its_own_nodes() -> None:
     first, second = nodes(4, 4)
     a = JointMember("a", (point(10, gpus=4), point(20, gpus=2)), frozenset({first.name}))

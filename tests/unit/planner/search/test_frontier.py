@@ -212,3 +212,8 @@ def test_only_a_job_has_an_end() -> None:
     assert (found.completion_seconds, found.start_seconds, found.energy_watt_hours) == (901, 101, 3)
     # The time after the start grows by the reserve: 100.2 + 800.2 / 0.8.
     assert found.longest_seconds == 1101
+
+
+def test_the_table_has_as_many_rows_as_a_config_map_holds() -> None:
+    rows = candidates(*({} for _ in range(501)))
+    assert len(table(rows, np.arange(501), dict.fromkeys(range(501), "dearer"))) == 500
