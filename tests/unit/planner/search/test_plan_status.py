@@ -3,47 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.planner.conftest import H100, H200, ArithmeticPredictor
+from tests.unit.planner.conftest import H100, H200
+from tests.unit.planner.search.conftest import Ask
 
-from energylens.api.llmdeployment import LLMDeployment
-from energylens.planner.planning import problem_for
 from energylens.planner.search import plan_status as module
 from energylens.planner.search.constraints import feasible
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.plan_status import lowest_power, plan_status
-from energylens.planner.search.problem import Problem, Solution, solve
-from energylens.planner.types import ClusterSnapshot, GpuNode, PowerAllowance
+from energylens.planner.search.problem import Solution, solve
+from energylens.planner.types import GpuNode, PowerAllowance
 from energylens.predictor.fitted.recalibration import Learned, Lesson
-from energylens.predictor.model.architecture import ModelSpec
-from energylens.predictor.types import GpuSpec
-
-Ask = Callable[..., Problem]
-
-
-@pytest.fixture
-def ask(
-    make_deployment: Callable[..., LLMDeployment],
-    gpus: Mapping[str, GpuSpec],
-    models: Mapping[str, ModelSpec],
-    predictor: ArithmeticPredictor,
-) -> Ask:
-    def build(
-        model: str = "70b",
-        nodes: tuple[GpuNode, ...] = (GpuNode("a", H100, 4), GpuNode("b", H100, 4)),
-        allowance: PowerAllowance | None = None,
-        corrections: Corrections | None = None,
-        **parts: Any,
-    ) -> Problem:
-        deployment = make_deployment(**parts)
-        return problem_for(deployment, models[model], ClusterSnapshot(nodes), gpus, predictor, allowance, corrections)
-
-    return build
 
 
 def row_of(solution: Solution, **wanted: int) -> int:
