@@ -20,6 +20,7 @@ from energylens.controller.queue import KeyQueue
 from energylens.controller.store import Body, Key
 from energylens.controller.workers import Workers
 from energylens.described import described
+from energylens.planner.answers import SearchNeededError
 
 OTHER: Key = (NAMESPACE, "other")
 DECIDED = [str(kind) for kind in DEPLOYMENT_VERDICTS if kind != "Degraded"]
@@ -35,7 +36,7 @@ class PatientQueue(KeyQueue):
         pass
 
 
-def defect(request: Any) -> Any:
+def defect(request: Any, **_: Any) -> Any:
     """Fail as the planner once did."""
     raise ValueError("cannot convert float NaN to integer")
 
@@ -45,6 +46,11 @@ def break_planning(world: World, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(world.reconciler._planning, "planning_for", defect)
     for namespace, name in list(world.store.deployments):
         world.reconciler._resting.wake((namespace, name))
+
+
+def never(key: Key, needed: SearchNeededError) -> None:
+    """Refuse searches beside the passes, which make their own."""
+    raise AssertionError(key)
 
 
 async def passes(world: World, *keys: Key) -> None:
@@ -60,7 +66,7 @@ def workers(world: World) -> tuple[KeyQueue, Workers]:
     if found is None:
         queue, metrics = PatientQueue(lambda key: True), Metrics(world.store)
         failures = Failures(world.port, world.store, world.clock, metrics, "test")
-        found = queue, Workers(queue, world.reconciler.reconcile, failures.show, metrics, world.clock)
+        found = queue, Workers(queue, world.reconciler.reconcile, failures.show, metrics, world.clock, never)
         world.made_workers = found  # type: ignore[attr-defined]
     return found
 
@@ -200,8 +206,8 @@ async def test_a_defect_for_one_object_stops_no_other(monkeypatch: pytest.Monkey
     world = World()
     planned = world.reconciler._planning.planning_for
 
-    def half(request: Any) -> Any:
-        return defect(request) if request.deployment.metadata.name == "llama" else planned(request)
+    def half(request: Any, **how: Any) -> Any:
+        return defect(request) if request.deployment.metadata.name == "llama" else planned(request, **how)
 
     monkeypatch.setattr(world.reconciler._planning, "planning_for", half)
     world.cluster.put(llama())

@@ -250,10 +250,10 @@ def _weeks_planned_at_once(monkeypatch: pytest.MonkeyPatch) -> list[WeekProblem]
     in_one_turn = [False]
     in_steps, planning_for = plan_week_in_steps, PlanningService.planning_for
 
-    def planned(self: PlanningService, inputs: Inputs) -> PlanChoice:
+    def planned(self: PlanningService, inputs: Inputs, *, searching: bool = True) -> PlanChoice:
         in_one_turn[0] = True
         try:
-            return planning_for(self, inputs)
+            return planning_for(self, inputs, searching=searching)
         finally:
             in_one_turn[0] = False
 

@@ -28,8 +28,8 @@ async def test_gpus_that_come_while_a_pass_finds_none_are_not_missed(monkeypatch
     world = World()
     planned = world.reconciler._planning.planning_for
 
-    def meanwhile(inputs: Any) -> Any:
-        found = planned(inputs)
+    def meanwhile(inputs: Any, **how: Any) -> Any:
+        found = planned(inputs, **how)
         world.cluster.put(node("h100-2"))
         return found
 

@@ -7,21 +7,28 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from tests.support.fake_pods import node
 from tests.support.world import KEY, World, llama
 
+from energylens.controller.failures import Failures
 from energylens.controller.inventory import Inventory
+from energylens.controller.metrics import Metrics
+from energylens.controller.queue import KeyQueue
+from energylens.controller.searches import Searches
+from energylens.controller.workers import Workers
 from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.planning import PlanningService
+from energylens.planner.answers import SearchNeededError
 from energylens.planner.types import ClusterSnapshot
 
 
 async def test_every_plan_is_made_in_the_same_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     threads, original = list[int](), PlanningService.planning_for
 
-    def noted(self: PlanningService, inputs: Inputs) -> PlanChoice:
+    def noted(self: PlanningService, inputs: Inputs, *, searching: bool = True) -> PlanChoice:
         threads.append(threading.get_ident())
-        return original(self, inputs)
+        return original(self, inputs, searching=searching)
 
     monkeypatch.setattr(PlanningService, "planning_for", noted)
     world = World()
@@ -34,11 +41,14 @@ async def test_every_plan_is_made_in_the_same_thread(monkeypatch: pytest.MonkeyP
     await world.reconciler.reconcile(KEY)
     done.set()
     await asyncio.gather(*busy)
-    assert len(threads) == 2
+    # The first pass asks before and after its search.
+    assert len(threads) == 3
     assert len(set(threads) - {threading.get_ident()}) == 1
 
 
-async def test_a_deployment_without_a_week_is_gathered_for_one_plan_only(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_deployment_without_a_week_is_gathered_before_and_after_its_search_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     taken, original = list[tuple[str, str]](), Inventory.snapshot
 
     def noted(self: Inventory, key: tuple[str, str]) -> ClusterSnapshot:
@@ -49,7 +59,10 @@ async def test_a_deployment_without_a_week_is_gathered_for_one_plan_only(monkeyp
     world = World()
     world.cluster.put(llama())
     await world.reconciler.reconcile(KEY)
-    assert taken == [KEY]
+    assert taken == [KEY, KEY]
+    world.cluster.put(llama("other"))
+    await world.reconciler.reconcile(("team", "other"))
+    assert taken[2:] == [("team", "other")]
 
 
 async def test_another_deployment_is_planned_between_the_rates_of_a_week() -> None:
@@ -82,3 +95,49 @@ async def test_another_deployment_is_planned_between_the_rates_of_a_week() -> No
     await world.settle(KEY, other)
     free = 16 - sum(world.status(key)["plan"]["gpus"] for key in (KEY, other))
     assert free >= 0
+
+
+async def test_a_known_plan_is_not_behind_the_search_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, equal, other = World(), ("team", "equal"), ("team", "other")
+    world.cluster.put(llama())
+    await world.settle()
+    goes_on, original = threading.Event(), SearchNeededError.search
+
+    def held(self: SearchNeededError) -> None:
+        assert goes_on.wait(10.0)
+        original(self)
+
+    monkeypatch.setattr(SearchNeededError, "search", held)
+    world.cluster.put(llama("other", slo={"itlMilliseconds": 77}))
+    world.cluster.put(llama("equal"))
+    queue = KeyQueue(lambda key: "status" not in world.cluster.objects["LLMDeployment", *key])
+    searches, metrics = Searches(queue), Metrics(world.store)
+    failures = Failures(world.port, world.store, world.clock, metrics, "test")
+    workers = Workers(queue, world.reconciler.attempt, failures.show, metrics, world.clock, searches.put)
+    searching = asyncio.create_task(searches.run())
+    for key in (other, equal):
+        queue.add(key)
+        await workers.step()
+    assert world.condition("PlanReady", equal)["status"] == "True"
+    assert (queue.unfinished, len(queue)) == (1, 0)
+    goes_on.set()
+    await asyncio.wait_for(workers.step(), 10.0)
+    assert world.condition("PlanReady", other)["status"] == "True"
+    assert queue.idle
+    searching.cancel()
+
+
+async def test_an_answer_that_no_longer_holds_is_searched_for_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    original = SearchNeededError.search
+
+    def late(self: SearchNeededError) -> None:
+        original(self)
+        # Nodes of another size change the question.
+        world.cluster.put(node(f"small-{len(world.store.nodes)}", gpus=1))
+
+    monkeypatch.setattr(SearchNeededError, "search", late)
+    world.cluster.put(llama())
+    await asyncio.wait_for(world.reconciler.reconcile(KEY), 60.0)
+    assert world.condition("PlanReady")["status"] == "True"
+    assert len(world.store.nodes) == 3

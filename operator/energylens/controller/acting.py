@@ -29,9 +29,10 @@ from energylens.controller.metrics import Metrics
 from energylens.controller.options import Options
 from energylens.controller.pacing import Pacer
 from energylens.controller.process import Process
-from energylens.controller.queue import QUEUES, KeyQueue
+from energylens.controller.queue import KeyQueue
 from energylens.controller.reconcile import Reconciler
 from energylens.controller.resync import LISTING, Resync
+from energylens.controller.searches import Searches
 from energylens.controller.status_memory import remembering
 from energylens.controller.store import Key, Store
 from energylens.controller.sweep import Sweeper
@@ -118,7 +119,10 @@ class Acting:
         self._resync = Resync(self._sweeper, self._until_done, clock, options.settings.resync_seconds)
         self._kinds = Kinds(cluster, options.namespaces, self._process.health.report)
         failures = Failures(cluster, self._store, clock, self._metrics, self._process.identity)
-        self._workers = Workers(self._queue, self._reconciler.reconcile, failures.show, self._metrics, clock)
+        self._searches = Searches(self._queue)
+        self._workers = Workers(
+            self._queue, self._reconciler.attempt, failures.show, self._metrics, clock, self._searches.put
+        )
         self._has_watched = False
         self._synced = asyncio.Event()
         self._changed = asyncio.Event()
@@ -155,16 +159,10 @@ class Acting:
 
     def metrics_page(self) -> AsyncIterator[bytes]:
         """Return the metrics as Prometheus reads them, with those that are computed on request."""
-        self._refresh()
-        return self._metrics.page()
-
-    def _refresh(self) -> None:
-        self._metrics.queue_length.set(self._queue.unfinished)
-        for name in QUEUES:
-            self._metrics.queue_waiting.labels(name).set(self._queue.waiting(name))
-            self._metrics.queue_oldest.labels(name).set(self._queue.oldest_seconds(name))
+        self._metrics.observe_queue(self._queue)
         self._metrics.event_age.set(self._process.health.event_age_seconds)
         self._metrics.leading.set(1 if self._process.health.leading else 0)
+        return self._metrics.page()
 
     async def run(self, namespace: str) -> None:
         """Load the corrections of earlier operators, act, and store new corrections."""
@@ -275,6 +273,7 @@ class Acting:
                     self._windows.run(),
                     self._keep_budgets(),
                     self._plan_again(),
+                    self._searches.run(),
                     self._sweep(changed),
                     giving_back(),
                 )

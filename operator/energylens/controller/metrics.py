@@ -18,6 +18,7 @@ from prometheus_client import (
 from energylens.api.energybudget import EnergyBudgetStatus
 from energylens.api.timestamp import moment_of
 from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, ENERGY_BUDGET, LLM_DEPLOYMENT
+from energylens.controller.queue import QUEUES, KeyQueue
 from energylens.controller.status_metrics import OBJECT, StatusPage
 from energylens.controller.store import Key, Store
 from energylens.decide.reasons import NO_PLAN_REASONS
@@ -97,6 +98,13 @@ class Metrics:
         self._add_budgets()
         for memory in filter(None, (store.statuses, store.budget_statuses)):
             memory.gaps.show = lambda kind, count: self.undeclared_fields.labels(kind).set(count)
+
+    def observe_queue(self, queue: KeyQueue) -> None:
+        """Show how many LLMDeployments wait, and for how long."""
+        self.queue_length.set(queue.unfinished)
+        for name in QUEUES:
+            self.queue_waiting.labels(name).set(queue.waiting(name))
+            self.queue_oldest.labels(name).set(queue.oldest_seconds(name))
 
     async def page(self) -> AsyncIterator[bytes]:
         """Yield all series in parts, in the text format of Prometheus."""

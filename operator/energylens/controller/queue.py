@@ -3,6 +3,7 @@
 Two queues, so that a user's change is not behind thousands of passes that find nothing new: what changed goes first,
 what is only checked again (a resync, another plan's GPUs, a budget, a measured window) behind. What changed has two
 lanes that take turns: specs that no pass has seen, and rollouts, whose status would be stale behind thousands of specs.
+A key whose plan must be searched for is set aside meanwhile, so that those with known plans are not behind the search.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ CHANGED_PER_AGAIN = 15
 class Lane(IntEnum):
     """Why a key waits, the most urgent first."""
 
-    SPEC = 0
+    FOUND = 0
+    """The search that it waited for has ended: at most one for each search, and its answer is kept for a short time."""
+    SPEC = 1
     """No pass has planned the spec as it is."""
-    ROLLOUT = 1
+    ROLLOUT = 2
     """Something of what runs changed."""
-    AGAIN = 2
+    AGAIN = 3
     """Nothing is known to have changed."""
 
 
@@ -38,12 +41,16 @@ class KeyQueue:
 
     def __init__(self, is_new: Callable[[Key], bool]) -> None:
         """Put keys for which ``is_new`` holds, specs that no pass has planned, into the first lane in any case."""
-        self._is_new = is_new
+        self.is_new = is_new
+        """Whether no pass has planned the spec of a key."""
         # Dicts keep their order, and give a key up wherever it stands.
         self._lanes: Mapping[Lane, dict[Key, float]] = {lane: {} for lane in Lane}
         """Keys that wait, and since when, s of the event loop."""
         self._lane_of: dict[Key, Lane] = {}
-        self._busy: set[Key] = set()
+        self._busy: dict[Key, tuple[Lane, float]] = {}
+        """Keys that are worked on, the lane that they came from, and since when they waited there."""
+        self._aside: dict[Key, tuple[Lane, float]] = {}
+        """The same of keys that are set aside."""
         self._more: dict[Key, Lane] = {}
         """Busy keys that were asked for meanwhile."""
         self._turns = 0
@@ -57,8 +64,8 @@ class KeyQueue:
 
     @property
     def unfinished(self) -> int:
-        """Keys that wait or are worked on."""
-        return len(self._lane_of.keys() | self._busy)
+        """Keys that wait, also aside, or are worked on."""
+        return len(self._lane_of.keys() | self._busy.keys() | self._aside.keys())
 
     @property
     def idle(self) -> bool:
@@ -66,13 +73,12 @@ class KeyQueue:
         return not self.unfinished
 
     def waiting(self, queue: QueueName) -> int:
-        """Return the keys that wait in a queue."""
-        return sum(len(self._lanes[lane]) for lane in _lanes_of(queue))
+        """Return the keys that wait in a queue, or aside."""
+        return sum(len(self._lanes[lane]) for lane in _lanes_of(queue)) + len(self._aside_of(queue))
 
     def oldest_seconds(self, queue: QueueName) -> float:
         """Return for how long the oldest key of a queue has waited; 0 where none waits."""
-        # A lane is in the order of its times.
-        since = [next(iter(lane.values())) for name in _lanes_of(queue) if (lane := self._lanes[name])]
+        since = [at for lane in _lanes_of(queue) for at in self._lanes[lane].values()] + self._aside_of(queue)
         return asyncio.get_running_loop().time() - min(since) if since else 0.0
 
     def add(self, key: Key) -> None:
@@ -83,19 +89,34 @@ class KeyQueue:
         """Ask for a key to be checked again, behind all that changed."""
         self._add(key, Lane.AGAIN)
 
-    def _add(self, key: Key, lane: Lane) -> None:
+    def put_aside(self, key: Key) -> None:
+        """Let a key that is worked on wait for a search once the work ends; further requests for it are served."""
+        self._aside[key] = self._busy[key]
+
+    def bring_back(self, key: Key) -> None:
+        """Ask for a key that was put aside, before all others; do nothing if there was another request for it since."""
+        found = self._aside.pop(key, None)
+        if found is not None:
+            self._add(key, Lane.FOUND, found[1])
+
+    def _aside_of(self, queue: QueueName) -> list[float]:
+        """Return since when the keys of a queue wait that are set aside and in no lane."""
+        lanes = _lanes_of(queue)
+        return [since for key, (lane, since) in self._aside.items() if lane in lanes and key not in self._lane_of]
+
+    def _add(self, key: Key, lane: Lane, since: float | None = None) -> None:
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
-        if self._is_new(key):
-            lane = Lane.SPEC
+        if self.is_new(key):
+            lane = min(lane, Lane.SPEC)
         if key in self._busy:
             self._more[key] = min(lane, self._more.get(key, lane))
             return
         known = self._lane_of.get(key)
         if known is not None and known <= lane:
             return
-        since = asyncio.get_running_loop().time()
+        since = asyncio.get_running_loop().time() if since is None else since
         if known is not None:
             self._lanes[known].pop(key)
         self._lane_of[key] = lane
@@ -123,14 +144,18 @@ class KeyQueue:
         while not self._lane_of:
             self._ready.clear()
             await self._ready.wait()
-        lane = self._lanes[self._next_lane()]
+        name = self._next_lane()
+        lane = self._lanes[name]
         key = next(iter(lane))
+        self._busy[key] = name, lane[key]
         del lane[key], self._lane_of[key]
-        self._busy.add(key)
+        self._aside.pop(key, None)
         return key
 
     def _next_lane(self) -> Lane:
-        spec, rollout, again = (bool(self._lanes[lane]) for lane in Lane)
+        found, spec, rollout, again = (bool(self._lanes[lane]) for lane in Lane)
+        if found:
+            return Lane.FOUND
         if again and (spec or rollout):
             self._turns += 1
         if again and (not (spec or rollout) or self._turns % (CHANGED_PER_AGAIN + 1) == 0):
@@ -142,11 +167,11 @@ class KeyQueue:
 
     def done(self, key: Key) -> None:
         """Say that the work on a key has ended."""
-        self._busy.discard(key)
+        self._busy.pop(key, None)
         lane = self._more.pop(key, None)
         if lane is not None:
             self._add(key, lane)
 
 
 def _lanes_of(queue: QueueName) -> tuple[Lane, ...]:
-    return (Lane.AGAIN,) if queue == "again" else (Lane.SPEC, Lane.ROLLOUT)
+    return (Lane.AGAIN,) if queue == "again" else (Lane.FOUND, Lane.SPEC, Lane.ROLLOUT)

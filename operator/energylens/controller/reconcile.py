@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from energylens.api.llmdeployment import LLMDeployment
@@ -49,6 +50,7 @@ from energylens.decide.gather import Offered, gather
 from energylens.decide.learned.corrections import Pool
 from energylens.decide.reasons import EventReason, Reason
 from energylens.measure.energy import EnergySpan
+from energylens.planner.answers import SearchNeededError
 
 ROLLOUT_LOOK_SECONDS = 20.0
 """Seconds between checks of a rollout that no watch may update: events are not watched, and deadlines pass."""
@@ -108,6 +110,8 @@ class Reconciler:
         self._accounts = accounts or EnergyAccounts(store, _never_counted, clock, settings.budgets, lambda key: None)
         self._look_at_budgets = look_at_budgets
         self._decided: dict[Key, tuple[str, str]] = {}
+        self._searched: dict[Key, set[str]] = {}
+        """Questions that were searched for beside the passes, by the deployment whose passes needed the answer."""
         self._one_plan_at_a_time = Turns()
         # glibc gives each thread an arena that keeps the memory of the largest search of the thread: 262 MiB with six
         # threads that take turns, 168 MiB with one.
@@ -132,13 +136,27 @@ class Reconciler:
         return [key for key, version in self._without_plan.items() if version != now]
 
     async def reconcile(self, key: Key) -> float | None:
-        """Do one pass; return the seconds until the next one, or None if only a change needs another pass.
+        """Do one pass, with all searches that it needs; return what :meth:`attempt` returns.
 
         Raises:
             ClusterError: The API server did not accept a write for a temporary reason.
         """
+        while True:
+            try:
+                return await self.attempt(key)
+            except SearchNeededError as needed:
+                await self._in_planner(needed.search)
+
+    async def attempt(self, key: Key) -> float | None:
+        """Do one pass; return the seconds until the next one, or None if only a change needs another pass.
+
+        Raises:
+            ClusterError: The API server did not accept a write for a temporary reason.
+            SearchNeededError: Nothing was decided or written: the plan must be searched for before the next attempt.
+        """
         body = self._store.deployments.get(key)
         if body is None or body["metadata"].get("deletionTimestamp"):
+            self._searched.pop(key, None)
             self._without_plan.pop(key, None)
             self._inventory.settle(key)
             self._planning.forget(*key)
@@ -229,7 +247,7 @@ class Reconciler:
             await self._prepare(lambda: seen()[1], first=first)
         async with self._one_plan_at_a_time.turn(first=first):
             allowed, inputs = seen()
-            planning = await self._in_planner(self._planning.planning_for, inputs)
+            planning = await self._planned(key, inputs)
             if planning.reason is Reason.AWAITING_BUDGET:
                 self._look_at_budgets()
             if planning.replica is not None:
@@ -245,6 +263,23 @@ class Reconciler:
                 allowed = self.allowances.of(with_account(self._inventory.with_plan(key, body), account))
         live = await self.observing.running(key, inputs.standing or planning.plan, claims)
         return decide(inputs, planning, allowed, live, now=self._clock.now(), account=account)
+
+    async def _planned(self, key: Key, inputs: Inputs) -> PlanChoice:
+        """Return the plan to follow. The same search is asked for once: if its answer no longer holds, search at once.
+
+        Raises:
+            SearchNeededError: The plan must be searched for before the next attempt.
+        """
+        try:
+            planning = await self._in_planner(partial(self._planning.planning_for, inputs, searching=False))
+        except SearchNeededError as needed:
+            searched = self._searched.setdefault(key, set())
+            if needed.question not in searched:
+                searched.add(needed.question)
+                raise
+            planning = await self._in_planner(self._planning.planning_for, inputs)
+        self._searched.pop(key, None)
+        return planning
 
     async def _prepare(self, seen: Callable[[], Inputs], *, first: bool) -> None:
         """Plan a week in steps, so that other deployments are planned between two of them.

@@ -14,6 +14,7 @@ from energylens.cluster.errors import BusyError, ClusterError
 from energylens.controller.metrics import Metrics
 from energylens.controller.queue import KeyQueue
 from energylens.controller.store import Key
+from energylens.planner.answers import SearchNeededError
 
 Show = Callable[[Key, Exception, int], Awaitable[None]]
 """Function that receives a key, the exception of its pass, and the number of failures in a row; it does not raise."""
@@ -32,16 +33,18 @@ class Workers:
         show: Show,
         metrics: Metrics,
         clock: Clock,
+        search: Callable[[Key, SearchNeededError], None],
     ) -> None:
         """Call ``reconcile`` for each key; it returns the seconds until the next pass, or None.
 
-        What it raises is told to ``show``.
+        What it raises is told to ``show``, but for a search that it needs, which is told to ``search``.
         """
         self._queue = queue
         self._reconcile = reconcile
         self._show = show
         self._metrics = metrics
         self._clock = clock
+        self._search = search
         self._failures: dict[Key, int] = {}
 
     async def work(self) -> None:
@@ -59,6 +62,8 @@ class Workers:
             self._metrics.reconciles.labels("ok").inc()
             if again is not None:
                 self._queue.add_later(key, again)
+        except SearchNeededError as needed:
+            self._search(key, needed)
         except ClusterError as error:
             self._later(key, error.retry_after_seconds if isinstance(error, BusyError) else None)
             self._metrics.reconciles.labels("retry").inc()

@@ -46,6 +46,9 @@ MOST_REFUSED = 2048
 """Number of kept refusals for lack of power."""
 MOST_OF_ONE = 2
 """Number of answers kept for one question, each for different free GPUs; about 4 kB each."""
+MOST_LATEST = 16
+"""Number of the latest answers that are kept whatever is asked most: an answer of :meth:`SearchNeededError.search` is
+asked for next. About 75 kB each."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,29 @@ class Question:
         return effective_allowance(self.deployment.spec, None) is not None
 
 
+class SearchNeededError(Exception):
+    """The answer to a question is not kept, and the search for it takes up to seconds."""
+
+    def __init__(self, answers: Answers, asked: _Asked) -> None:
+        """Say that ``answers`` has no answer to a question."""
+        super().__init__("the plan must be searched for")
+        self._answers = answers
+        self._asked = asked
+
+    @property
+    def question(self) -> str:
+        """Identity of the question without the cluster."""
+        return self._asked.base
+
+    def search(self) -> None:
+        """Search for the answer, so that the next request finds it. Slow; another thread may ask questions meanwhile.
+
+        Raises:
+            PlanCheckError: The finished plan breaks a limit that it was made under.
+        """
+        self._answers.search(self._asked)
+
+
 class Answers:
     """The plans of the questions that are asked most. Several threads may use one object."""
 
@@ -111,19 +137,29 @@ class Answers:
         self._kept: Shelf[_Kept] = Shelf(most_bytes)
         """Kept answers and candidates by spec, of one bound only, so that the size does not grow while a cluster fills
         up and plans draw more power."""
+        self._latest: OrderedDict[str, _Kept] = OrderedDict()
+        """The latest answers by spec, those that are not in ``_kept``."""
+        self._without_plan: OrderedDict[_Asker, tuple[ClusterSnapshot, Infeasible]] = OrderedDict()
+        """The cluster in which :meth:`search` found no plan, and why."""
         self._without_power: OrderedDict[tuple[str, PowerAllowance], _Refused] = OrderedDict()
         """By spec and available watts: why no plan fits."""
         self._lock = Lock()
 
     @property
     def size(self) -> int:
-        """Bytes of the kept answers and candidates."""
-        return self._kept.size
+        """Bytes of the kept answers and candidates, the latest included."""
+        return self._kept.size + sum(kept.size for kept in self._latest.values())
 
-    def of(self, question: Question) -> PlanningResult:
+    def of(self, question: Question, *, searching: bool = True) -> PlanningResult:
         """Return the answer to a question, kept or newly planned.
 
+        Args:
+            question: The question.
+            searching: Whether to search for an answer that is not kept. Questions whose answers are never kept, and
+                answers within a limit on power, are searched for in any case.
+
         Raises:
+            SearchNeededError: The answer is not kept, and ``searching`` is False.
             PlanCheckError: The finished plan breaks a limit that it was made under.
         """
         allowance, spec = question.allowance, question.deployment.spec
@@ -133,20 +169,47 @@ class Answers:
             asked = _Asked.of(question)
         except UnsupportedQuantizationError:
             return question.planned(allowance)
-        known = self._known(asked)
-        if known is None:
-            # What is not kept need not be found: choosing the candidates takes a tenth of a search.
-            answer, candidates = question.searched() if self._keeps else (question.planned(None), None)
-            if not isinstance(answer, Feasible):
-                return answer if allowance is None else question.planned(allowance)
-            if self._keeps:
-                self._keep(asked, answer, None if candidates is None else _packed(candidates))
-            known = answer
+        known = self._known(asked) or self._refusal(asked)
+        if known is None and self._keeps and not searching:
+            raise SearchNeededError(self, asked)
+        answer = self._new(asked) if known is None else known
         if allowance is None:
-            return known
-        if known.plan.predicted.power_watts > allowance.watts:
+            return answer
+        if not isinstance(answer, Feasible):
+            return question.planned(allowance)
+        if answer.plan.predicted.power_watts > allowance.watts:
             return self._within(asked, allowance)
-        return _under(known, allowance)
+        return _under(answer, allowance)
+
+    def search(self, asked: _Asked) -> None:
+        """Keep the answer to a question, which for a while does not depend on how often the question is asked."""
+        if self._known(asked) is not None:
+            # An equal question needed the answer, too.
+            return
+        answer = self._new(asked)
+        if isinstance(answer, Feasible):
+            return
+        with self._lock:
+            self._without_plan[asked.asker] = asked.question.snapshot, answer
+            self._without_plan.move_to_end(asked.asker)
+            while len(self._without_plan) > MOST_LATEST:
+                self._without_plan.popitem(last=False)
+
+    def _new(self, asked: _Asked) -> PlanningResult:
+        """Return a newly planned answer without an allowance, and keep it if there is a plan."""
+        if not self._keeps:
+            # What is not kept need not be found: choosing the candidates takes a tenth of a search.
+            return asked.question.planned(None)
+        answer, candidates = asked.question.searched()
+        if isinstance(answer, Feasible):
+            self._keep(asked, answer, None if candidates is None else _packed(candidates))
+        return answer
+
+    def _refusal(self, asked: _Asked) -> Infeasible | None:
+        """Return why :meth:`search` found no plan in the same cluster; None if it did not search there."""
+        with self._lock:
+            snapshot, answer = self._without_plan.get(asked.asker, (None, None))
+        return answer if snapshot == asked.question.snapshot else None
 
     def _within(self, asked: _Asked, allowance: PowerAllowance) -> PlanningResult:
         """Return the answer to a question whose best plan draws more than the allowance."""
@@ -168,7 +231,7 @@ class Answers:
 
     def _known(self, asked: _Asked) -> Feasible | None:
         with self._lock:
-            kept = self._kept.ask(asked.base)
+            kept = self._kept.ask(asked.base) or self._latest.get(asked.base)
         if kept is None or asked.within(kept.most) != kept.key:
             return None
         key, most, places = kept.key, kept.most, asked.places(kept.most)
@@ -187,13 +250,20 @@ class Answers:
         key, places = asked.within(most), asked.places(most)
         packed = _packed(replace(answer, rejections=()))
         with self._lock:
-            before = self._kept.get(asked.base)
+            before = self._kept.get(asked.base) or self._latest.get(asked.base)
             others = () if before is None or before.key != key else before.answers
             others = tuple(entry for entry in others if entry[0] != places)
             kept = _Kept(key, most, ((places, packed), *others[: MOST_OF_ONE - 1]), candidates)
             self._kept.put(asked.base, kept, kept.size)
+            self._latest.pop(asked.base, None)
+            if self._kept.get(asked.base) is None:
+                self._latest[asked.base] = kept
+                while len(self._latest) > MOST_LATEST:
+                    self._latest.popitem(last=False)
 
 
+_Asker = tuple[str, str, str]
+"""Namespace, name and spec of a deployment: its own GPUs count as free for it alone."""
 Places = Mapping[str, Mapping[int, int]]
 """By product and GPUs of a pod: how many such pods can be placed, capped at the most that a candidate could need."""
 
@@ -296,6 +366,12 @@ class _Asked:
             here = node.free_for(owner) if node.schedulable else 0
             free.setdefault(node.product, []).append(here)
         return {product: places_within(gpus, most) for product, gpus in free.items()}
+
+    @property
+    def asker(self) -> _Asker:
+        """The deployment that asks."""
+        metadata = self.question.deployment.metadata
+        return metadata.namespace, metadata.name, self.base
 
     @property
     def may_use_every_node(self) -> bool:

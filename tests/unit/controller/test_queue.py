@@ -213,3 +213,58 @@ async def test_a_later_request_for_a_busy_key_waits_for_its_time_and_for_the_wor
     assert len(queue) == 0
     queue.done(A)
     assert await drained(queue) == [A]
+
+
+async def test_a_key_that_waits_for_a_search_is_unfinished_and_goes_first_afterwards(
+    queue: KeyQueue, new: set[Key], time: LoopTime
+) -> None:
+    new.update((A, B))
+    queue.add(A)
+    await time.advance(5.0)
+    assert await queue.take() == A
+    queue.put_aside(A)
+    queue.done(A)
+    queue.add(B)
+    queue.add_again(C)
+    await time.advance(1.0)
+    assert (len(queue), queue.unfinished) == (2, 3)
+    assert [(queue.waiting(name), queue.oldest_seconds(name)) for name in QUEUES] == [(2, 6.0), (1, 1.0)]
+    queue.bring_back(A)
+    assert (len(queue), queue.unfinished) == (3, 3)
+    assert [(queue.waiting(name), queue.oldest_seconds(name)) for name in QUEUES] == [(2, 6.0), (1, 1.0)]
+    assert await drained(queue) == [A, B, C]
+    assert queue.idle
+
+
+async def test_a_key_that_is_checked_again_waits_for_its_search_in_its_queue(queue: KeyQueue) -> None:
+    queue.add_again(A)
+    await queue.take()
+    queue.put_aside(A)
+    queue.done(A)
+    assert [queue.waiting(name) for name in QUEUES] == [0, 1]
+
+
+async def test_a_key_that_changes_while_it_waits_for_a_search_is_served_once(queue: KeyQueue) -> None:
+    queue.add(A)
+    await queue.take()
+    queue.put_aside(A)
+    queue.done(A)
+    queue.add(B)
+    queue.add(A)
+    assert (len(queue), queue.unfinished, queue.waiting("changed")) == (2, 2, 2)
+    assert await drained(queue) == [B, A]
+    # Its answer comes when nobody waits for it any more.
+    queue.bring_back(A)
+    assert queue.idle
+
+
+async def test_a_search_that_ends_while_its_key_waits_elsewhere_moves_the_key_up(queue: KeyQueue) -> None:
+    queue.add(A)
+    await queue.take()
+    queue.put_aside(A)
+    queue.add_again(A)
+    queue.done(A)
+    queue.add(B)
+    queue.bring_back(A)
+    assert await drained(queue) == [A, B]
+    assert queue.idle

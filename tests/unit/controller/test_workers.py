@@ -13,6 +13,7 @@ from energylens.controller.metrics import Metrics
 from energylens.controller.queue import KeyQueue
 from energylens.controller.store import Key, Store
 from energylens.controller.workers import RETRY_SECONDS, Workers
+from energylens.planner.answers import SearchNeededError
 
 KEY: Key = ("team", "llama")
 
@@ -37,7 +38,12 @@ class Work:
         self.queue = Queue()
         self.metrics = Metrics(Store())
         self.shown: list[tuple[Exception, int]] = []
-        self.workers = Workers(self.queue, self.reconcile, self.show, self.metrics, ManualClock())
+        self.searches: list[SearchNeededError] = []
+        self.workers = Workers(self.queue, self.reconcile, self.show, self.metrics, ManualClock(), self.search)
+
+    def search(self, key: Key, needed: SearchNeededError) -> None:
+        self.searches.append(needed)
+        self.queue.put_aside(key)
 
     async def show(self, key: Key, error: Exception, in_a_row: int) -> None:
         self.shown.append((error, in_a_row))
@@ -101,6 +107,15 @@ def test_failures_are_told_with_their_number_in_a_row() -> None:
     assert work.shown == [(refused, 1), (defect, 2), (refused, 1)]
 
 
+def test_a_search_that_a_pass_needs_is_no_failure() -> None:
+    needed = SearchNeededError.__new__(SearchNeededError)
+    work = Work(needed)
+    work.run()
+    assert (work.searches, work.shown, work.queue.later) == ([needed], [], [])
+    assert (work.queue.unfinished, len(work.queue)) == (1, 0)
+    assert [work.counted(result) for result in ("ok", "retry", "error")] == [0, 0, 0]
+
+
 def test_a_key_outlives_a_stop() -> None:
     work = Work(asyncio.CancelledError())
 
@@ -128,7 +143,7 @@ def test_what_changed_while_it_failed_is_tried_at_once() -> None:
         pass
 
     async def steps() -> None:
-        workers = Workers(queue, reconcile, show, Metrics(Store()), ManualClock())
+        workers = Workers(queue, reconcile, show, Metrics(Store()), ManualClock(), lambda key, needed: None)
         queue.add(KEY)
         await workers.step()
         assert queue.unfinished == 1

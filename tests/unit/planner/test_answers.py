@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.planner.conftest import H100, H200, L40S, ArithmeticPredictor
 
 from energylens.api.llmdeployment import LLMDeployment
+from energylens.planner.answers import MOST_LATEST, Answers, Question, SearchNeededError
 from energylens.planner.planning import plan, plan_again, plan_and_solution
 from energylens.planner.search.problem import kept_candidates
 from energylens.planner.types import ClusterSnapshot, Feasible, GpuAllocation, GpuNode, PlanningResult
@@ -124,3 +125,66 @@ def test_a_plan_chosen_again_is_that_of_a_new_search(
         again = plan_again(shared.deployment, shared.model, snapshot, gpus, shared.predictor, rows, answer.most_gpus)
         if again is not None:
             assert again == shared.anew(snapshot)
+
+
+def test_an_answer_that_is_not_kept_is_searched_for_when_asked_to(
+    make_deployment: Callable[..., LLMDeployment], models: dict[str, ModelSpec], gpus: dict[str, GpuSpec]
+) -> None:
+    answers, question = Answers(), asked(make_deployment(), models["8b"], gpus, free=8)
+    with pytest.raises(SearchNeededError) as needed:
+        answers.of(question, searching=False)
+    needed.value.search()
+    found = answers.of(question, searching=False)
+    assert found == without_rejections(question.planned(None))
+    # An equal question that waited, too, needs no search of its own.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Question, "searched", refuse)
+        needed.value.search()
+
+
+def test_the_latest_answer_is_found_although_others_are_asked_for_more_often(
+    make_deployment: Callable[..., LLMDeployment], models: dict[str, ModelSpec], gpus: dict[str, GpuSpec]
+) -> None:
+    answers = Answers(most_bytes=1)
+    questions = [
+        asked(make_deployment(slo={"itlMilliseconds": 50 + index}), models["8b"], gpus, free=8)
+        for index in range(MOST_LATEST + 1)
+    ]
+    for question in questions:
+        with pytest.raises(SearchNeededError) as needed:
+            answers.of(question, searching=False)
+        needed.value.search()
+        assert isinstance(answers.of(question, searching=False), Feasible)
+    with pytest.raises(SearchNeededError):
+        answers.of(questions[0], searching=False)
+    assert answers.size < (MOST_LATEST + 1) * 100_000
+
+
+def test_that_there_is_no_plan_is_known_to_who_asked_until_the_cluster_changes(
+    make_deployment: Callable[..., LLMDeployment], models: dict[str, ModelSpec], gpus: dict[str, GpuSpec]
+) -> None:
+    answers, limit = Answers(), {"hardware": {"maxGPUs": 1}, "slo": {"itlMilliseconds": 1}}
+    question = asked(make_deployment(**limit), models["8b"], gpus, free=8)
+    with pytest.raises(SearchNeededError) as needed:
+        answers.of(question, searching=False)
+    needed.value.search()
+    assert answers.of(question, searching=False) == question.planned(None)
+    metadata = question.deployment.metadata.model_copy(update={"name": "other"})
+    other = replace(question, deployment=question.deployment.model_copy(update={"metadata": metadata}))
+    for changed in (other, asked(make_deployment(**limit), models["8b"], gpus, free=7)):
+        with pytest.raises(SearchNeededError):
+            answers.of(changed, searching=False)
+
+
+def asked(deployment: LLMDeployment, model: ModelSpec, gpus: Mapping[str, GpuSpec], *, free: int) -> Question:
+    """Return a question about one node."""
+    nodes = (GpuNode("n0", H100, 8, (GpuAllocation("team/someone", 8 - free),)),)
+    return Question(deployment, model, ClusterSnapshot(nodes), gpus, ArithmeticPredictor())  # type: ignore[arg-type]
+
+
+def without_rejections(answer: PlanningResult) -> PlanningResult:
+    return replace(answer, rejections=()) if isinstance(answer, Feasible) else answer
+
+
+def refuse(question: Question) -> None:
+    raise AssertionError("searched")

@@ -37,6 +37,8 @@ class Case:
     """Known GPU products."""
     answers: Answers = field(default_factory=Answers, compare=False)
     """Answers to questions that were asked before."""
+    searching: bool = field(default=True, compare=False)
+    """Whether to search for answers that are not kept."""
     _hashes: list[tuple[tuple[LLMDeployment, PlanStatus | None, bool], str]] = field(
         default_factory=list, compare=False, repr=False
     )
@@ -101,12 +103,16 @@ class Case:
         return exact if is_made_from(plan, exact) else ""
 
     def plan(self, asked: LLMDeployment) -> PlanningResult:
-        """Return the best plan for ``asked``, or why there is none."""
+        """Return the best plan for ``asked``, or why there is none.
+
+        Raises:
+            SearchNeededError: The answer is not kept, and the case is not to search.
+        """
         inputs = self.inputs
         question = Question(
             asked, self.model, inputs.snapshot, self.gpus, self.predictor, inputs.allowance, inputs.corrections
         )
-        return self.answers.of(question)
+        return self.answers.of(question, searching=self.searching)
 
     def evaluate(self) -> tuple[FollowedLoad | None, PlanningResult]:
         """Return the plan for the followed load, or for the part of the load that a plan sustains, and that load."""

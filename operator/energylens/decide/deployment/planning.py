@@ -57,13 +57,22 @@ class PlanningService:
     _weeks: Weeks = field(default_factory=dict)
     _refused: Refused = field(default_factory=dict)
 
-    def planning_for(self, inputs: Inputs) -> PlanChoice:
-        """Return the plan to follow; pure but for the cache, and slow: call it off the event loop."""
+    def planning_for(self, inputs: Inputs, *, searching: bool = True) -> PlanChoice:
+        """Return the plan to follow; pure but for the cache, and slow: call it off the event loop.
+
+        Args:
+            inputs: Inputs of the plan.
+            searching: Whether to search for a plan that no earlier question has found. Weeks are planned in any case.
+
+        Raises:
+            SearchNeededError: The plan must be searched for, and ``searching`` is False.
+        """
         case = _case(inputs, self.answers)
         if isinstance(case, PlanChoice):
             return case
         if inputs.deployment.spec.workload.profile is not None:
             return scheduled(case, self._weeks)
+        case = replace(case, searching=searching)
         if is_external(inputs.deployment):
             return external(case, self._refused)
         returned = return_to_last_good(case)
