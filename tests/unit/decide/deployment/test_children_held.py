@@ -150,7 +150,8 @@ def test_a_plan_without_a_good_answer_makes_no_first_pods() -> None:
     bad = without_plan(Reason.BUDGET_EXCEEDED, plan())
     found = children(observation(planning=bad, workload=None, pods=()))
     assert (found.acting, found.manifests) == (False, ())
-    assert not children(observation(planning=bad, deployment=deployment(engine={"extraArgs": ["--x"]}))).acting
+    edited = children(observation(planning=bad, deployment=deployment(engine={"extraArgs": ["--enforce-eager"]})))
+    assert (edited.acting, edited.manifests, edited.reason) == (False, (), None)
     assert children(observation(planning=bad)).acting
 
 
