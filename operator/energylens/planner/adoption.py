@@ -94,7 +94,9 @@ def same_layout(a: PlanStatus | RejectedPlan, b: PlanStatus | RejectedPlan) -> b
     )
 
 
-def pinned_to(deployment: LLMDeployment, running: PlanStatus, gpus: Mapping[str, GpuSpec]) -> LLMDeployment | str:
+def pinned_to(
+    deployment: LLMDeployment, running: PlanStatus, gpus: Mapping[str, GpuSpec], called: str = "the running plan"
+) -> LLMDeployment | str:
     """Return the deployment pinned to the running plan in every choice, or the field that forbids that plan as a text.
 
     Planning the returned deployment shows whether the running plan still meets the spec, and its cost under the current
@@ -104,27 +106,28 @@ def pinned_to(deployment: LLMDeployment, running: PlanStatus, gpus: Mapping[str,
         deployment: The deployment with the current spec.
         running: The running plan.
         gpus: Known GPU products, for the names in ``spec.hardware.gpuProducts``.
+        called: The plan in the text.
     """
     spec = deployment.spec
     if running.prefill is not None:
-        return f"{apart(spec)}, and the running plan separates prefill and decode"
+        return f"{apart(spec)}, and {called} separates prefill and decode"
     choices = {name: getattr(running, name) for name in Overrides.model_fields}
     settings, steps = EngineSettings.of(spec.engine), running.max_batched_tokens
     if settings.fixes_steps and steps is not None:
         given = settings.arguments.written(settings.names.step)
-        return f"spec.engine.extraArgs has {given!r}, and the running plan has steps of {steps} tokens"
+        return f"spec.engine.extraArgs has {given!r}, and {called} has steps of {steps} tokens"
     choices["max_batched_tokens"] = _steps_of(running, spec.planning.overrides, settings, gpus)
     for name, wanted in spec.planning.overrides.model_dump(exclude_none=True).items():
         if choices[name] != wanted:
             field = f"spec.planning.overrides.{Overrides.model_fields[name].alias}"
-            return f"{field}={wanted}, and the running plan has {choices[name]}"
+            return f"{field}={wanted}, and {called} has {choices[name]}"
     allowed = spec.hardware.gpu_products
     if allowed and not resolve_products(allowed, [running.gpu_product], gpus):
-        return f"spec.hardware.gpuProducts=[{', '.join(allowed)}], and the running plan uses {running.gpu_product}"
+        return f"spec.hardware.gpuProducts=[{', '.join(allowed)}], and {called} uses {running.gpu_product}"
     cap, watts = spec.energy.power_cap, running.power_cap_watts_per_gpu
     if cap.mode != "Plan" and cap.watts_per_gpu != watts:
         asked = "Never" if cap.watts_per_gpu is None else f"Fixed at {cap.watts_per_gpu} W"
-        return f"spec.energy.powerCap is {asked}, and the running plan has {watts or 'no'} W"
+        return f"spec.energy.powerCap is {asked}, and {called} has {watts or 'no'} W"
     pinned_cap = PowerCap() if watts is None else PowerCap(mode="Fixed", watts_per_gpu=watts)
     # Separate prefill and decode would not change how the running plan is evaluated.
     planning = spec.planning.model_copy(update={"overrides": Overrides(**choices), "disaggregation": "Never"})

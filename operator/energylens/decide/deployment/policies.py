@@ -183,7 +183,7 @@ def return_to_last_good(case: Case) -> PlanChoice | str:
     if back is None:
         return ""
     what = f"{back.reason}: {back.message}; the previous plan, {in_words(back.plan)}, is not possible"
-    pinned = adoption.pinned_to(asked, back.plan, case.gpus)
+    pinned = adoption.pinned_to(asked, back.plan, case.gpus, called="the previous plan")
     if isinstance(pinned, str):
         return f"{what}: {pinned}"
     today = case.plan(pinned)

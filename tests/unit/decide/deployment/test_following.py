@@ -116,6 +116,13 @@ def test_with_longer_requests_a_rate_below_the_declared_one_is_planned_for(allow
     assert (None if found is None else found.step) == step
 
 
+@pytest.mark.parametrize(("step", "longer"), [(-1, False), (0, False), (1, True)])
+def test_requests_are_longer_from_the_first_step_on(step: int, longer: bool) -> None:
+    length = Followed(256.0, step=step)
+    assert FollowedLoad(4.0, outputs=length).is_longer is longer
+    assert FollowedLoad(4.0, prompts=length).is_longer is longer
+
+
 def test_shorter_requests_do_not_lower_the_rate() -> None:
     shorter = FollowedLoad(4.0, prompts=Followed(512.0, step=-1), outputs=Followed(256.0))
     assert most_carried(shorter, refused("3")) is None

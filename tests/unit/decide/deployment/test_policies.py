@@ -209,4 +209,5 @@ def test_a_return_needs_gpus_and_not_another_prediction(
 def test_no_return_to_a_plan_that_the_spec_forbids() -> None:
     found = return_to_last_good(going_back(hardware={"gpuProducts": ["NVIDIA-L40S"]}))
     assert isinstance(found, str)
-    assert "is not possible: spec.hardware.gpuProducts" in found
+    text = f"spec.hardware.gpuProducts=[NVIDIA-L40S], and the previous plan uses {PRODUCT}"
+    assert found.endswith(f" is not possible: {text}")
