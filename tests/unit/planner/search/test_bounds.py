@@ -214,7 +214,7 @@ def test_the_inventory_names_sizes_until_a_product_has_more_gpus_than_the_bound(
         )
     }
     assert len(digests) == 6
-    assert len({str(inventory_within(spec, each, mixed, gpus, 19)) for each in (model, ask("70b").model)}) == 2
+    assert len({str(inventory_within(spec, each, mixed, gpus, 19)) for each in (model, ask("moe").model)}) == 2
 
 
 def test_nodes_are_seen_up_to_the_number_that_a_plan_can_use() -> None:
