@@ -34,7 +34,7 @@ def documented() -> set[tuple[str, str, str]]:
 
 def test_every_condition_has_a_section_in_the_order_in_which_they_are_written() -> None:
     order = [kind for kind in sections() if kind != "Events"]
-    assert set(order) == {kind.value for kind in ConditionType}
+    assert order == [kind.value for kind in ConditionType]
 
 
 def test_every_reason_has_a_row_and_every_row_is_a_reason() -> None:

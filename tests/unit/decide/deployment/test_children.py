@@ -129,12 +129,12 @@ def test_the_shape_of_what_runs_is_read_from_it() -> None:
     )
 
 
-@pytest.mark.parametrize("part", ["affinity", "containers"])
-def test_the_shape_of_what_was_edited_beyond_recognition_is_none_of_ours(part: str) -> None:
+@pytest.mark.parametrize(("part", "product", "gpus"), [("affinity", "", 1), ("containers", PRODUCT, 0)])
+def test_the_shape_of_what_was_edited_beyond_recognition_is_none_of_ours(part: str, product: str, gpus: int) -> None:
     live = workload()
     del live["spec"]["template"]["spec"][part]
     shape = shape_of(live, plan())
-    assert shape.gpu_product == "" or shape.tensor_parallel == 0
+    assert (shape.gpu_product, shape.tensor_parallel) == (product, gpus)
 
 
 def on_nodes(*access: GpuAccess) -> ClusterSnapshot:

@@ -13,7 +13,7 @@ from tests.unit.decide.deployment.test_scheduled import CAP, plan_of, weekly
 from tests.unit.decide.observations import MODEL, NOW, PRODUCT
 from tests.unit.decide.observations import model as served
 
-from energylens.api.llmdeployment import PlanStatus
+from energylens.api.llmdeployment import LearnedCorrection, PlanStatus
 from energylens.decide.deployment import planning
 from energylens.decide.deployment.case import Case
 from energylens.decide.deployment.inputs import Inputs
@@ -22,6 +22,8 @@ from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.planning import MOST_TABLES, PlanningService, problem_of, solution_of
 from energylens.decide.reasons import Reason
 from energylens.planner.explain import relaxations
+from energylens.planner.search.corrections import Corrections
+from energylens.planner.search.identity import sealed
 from energylens.planner.search.problem import solve
 from energylens.planner.types import ClusterSnapshot, Feasible, GpuNode, Infeasible, PowerAllowance
 
@@ -119,8 +121,18 @@ def test_a_plan_that_was_edited_or_is_of_other_inputs_is_planned_again(changes: 
 
 
 def test_figures_with_a_correction_are_stale_without_corrections() -> None:
-    corrected = best().model_copy(update={"correction": "1.1"})
-    assert planned(asked(corrected)).result is not None
+    factors = LearnedCorrection(
+        itl="1", ttft="1", power="1100m", energy="1", gpu_product=PRODUCT, layout="TP1", windows=3
+    )
+    corrected = best().model_copy(update={"correction": factors})
+    case = constant("60")
+    known = sealed(corrected, case.hash_of(case.inputs.deployment, corrected, restricted=False))
+    again = planned(asked(known))
+    assert again.result is not None
+    assert plan_of(again).correction is None
+    # Plans use corrections, and none was learned that changes the plan.
+    kept = planned(replace(asked(known), corrections=Corrections({}, "")))
+    assert (kept.result, kept.plan) == (None, known)
 
 
 def test_a_plan_without_its_smaller_powers_gets_them_and_stands() -> None:
@@ -302,15 +314,16 @@ def test_a_budget_that_sheds_removes_replicas_of_the_running_plan(left: int, sai
     assert (plan_of(back).replicas, plan_of(back).shed_by) == (4, None)
 
 
-def test_a_budget_that_denies_growth_leaves_a_plan_that_fits_and_restricts_a_new_one() -> None:
+def test_a_budget_that_denies_growth_leaves_a_plan_that_fits_and_says_what_it_lacks() -> None:
     enough = PowerAllowance(float(best().predicted.power_watts), CAP)
     stands = planned(replace(asked(best()), allowance=enough))
     assert (stands.plan, stands.adopted, stands.restricted) == (best(), False, False)
     less = replace(enough, watts=enough.watts - 1)
     denied = planned(replace(asked(best()), allowance=less))
-    assert denied.result is not None
-    assert denied.plan is not None
-    assert not denied.adopted or denied.plan.predicted.power_watts <= less.watts
+    assert (denied.good, denied.adopted, denied.decision) == (False, False, "Infeasible")
+    assert f"the lowest predicted power is {enough.watts:.0f} W" in denied.message
+    assert denied.message.endswith("; the running plan stays")
+    assert (plan_of(denied).hash, plan_of(denied).replicas) == (best().hash, 4)
 
 
 def small() -> PlanStatus:
