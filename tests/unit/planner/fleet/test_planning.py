@@ -14,6 +14,7 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.planner.fleet.joint import PowerLimit
 from energylens.planner.fleet.members import FleetMember, deployment_of
 from energylens.planner.fleet.planning import (
+    RELAXATIONS,
     Fleet,
     FleetPlan,
     NoFleetPlan,
@@ -203,6 +204,29 @@ def test_the_price_of_an_objective_is_what_planning_without_it_saves(make_fleet:
     assert isinstance(within, FleetPlan)
     assert within.power_watts == pytest.approx(without.power_watts)
     assert prices["team-0/chat", "spec.slo.ttftMilliseconds"].watts == 0
+    for each in prices.values():
+        assert (each.needed is not None) == (each.watts > 1e-3)
+        assert 0 <= each.marginal_watts <= each.watts
+
+
+@pytest.mark.parametrize("factor", RELAXATIONS)
+def test_objectives_relax_by_the_smallest_factor_that_helps(factor: float, make_fleet: Make) -> None:
+    (member,) = make_fleet({"slo": ITL}).deployments
+    (objective,) = member.objectives
+    assert objective.needed is not None
+    least = float(np.nanmin(objective.needed[member.reachable]))
+    smaller = (1.0, *RELAXATIONS)[RELAXATIONS.index(factor)]
+    bound = next(itl for itl in range(1, 40) if smaller * itl < least <= factor * itl)
+    found = plan_fleet(make_fleet({"slo": {**ITL, "itlMilliseconds": bound}}))
+    assert isinstance(found, NoFleetPlan)
+    assert found.factor == factor
+    assert found.relaxed is not None
+
+
+def test_objectives_that_no_factor_helps_are_not_relaxed(make_fleet: Make) -> None:
+    found = plan_fleet(make_fleet({"slo": {**ITL, "itlMilliseconds": 1}}))
+    assert isinstance(found, NoFleetPlan)
+    assert (found.relaxed, found.factor) == (None, None)
 
 
 def test_a_limit_costs_energy_only_where_power_and_energy_part(make_fleet: Make) -> None:
