@@ -207,6 +207,27 @@ def test_kept_candidates_give_the_answer_for_other_free_gpus(objective: str, fre
         assert len(again.rows) < len(fresh.rows)
 
 
+def test_candidates_whose_steps_may_change_are_predicted_anew(ask: Ask) -> None:
+    """Candidates that use less energy break the TTFT, and longer steps might help them; an override fixes the steps."""
+    slo = {"ttftMilliseconds": 20}
+    problem = ask("8b", slo=slo)
+    solution = solve(problem)
+    assert solution.chosen is not None
+    kept = kept_candidates(solution, problem.spec)
+    assert kept is not None
+    assert solve_again(problem, kept) is None
+    fixed = ask("8b", slo=slo, planning={"overrides": {"maxBatchedTokens": 8192}})
+    again = solve_again(fixed, kept)
+    assert again is not None
+    assert again.chosen is not None
+    assert again.rows.power_watts[again.chosen] == solution.rows.power_watts[solution.chosen]
+    steps = np.zeros(len(solution.rows), dtype=np.int64)
+    steps[-1] = 4096
+    rows = replace(solution.rows, layouts=replace(solution.rows.layouts, max_batched_tokens=steps))
+    assert kept_candidates(replace(solution, rows=rows), problem.spec) is None
+    assert kept_candidates(replace(solution, rows=rows), fixed.spec) is not None
+
+
 def lowest_without(problem: Problem, field: str) -> float:
     solution = solve(problem)
     (left,) = (c for c in solution.constraints if c.field == field)
