@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import scale_fleet
-from energylens.controller.budget_keeper import BudgetKeeper
-from energylens.controller.energy_accounts import EnergyAccounts
-from energylens.controller.handlers import takers
-from energylens.controller.metrics import Metrics
-from energylens.controller.reconcile import Reconciler
+from energylens.controller.endpoints.metrics import Metrics
+from energylens.controller.energy.budget_keeper import BudgetKeeper
+from energylens.controller.energy.energy_accounts import EnergyAccounts
+from energylens.controller.reconciling.reconcile import Reconciler
 from energylens.controller.settings import BudgetSettings, Settings
-from energylens.controller.status_memory import remembering
-from energylens.controller.store import Key, Store
+from energylens.controller.state.status_memory import remembering
+from energylens.controller.state.store import Key, Store
+from energylens.controller.watching.handlers import takers
 from energylens.decide.budgets.status_check import checked_budget_status
 from energylens.decide.budgets.status_check import own_part as own_budget_part
 from energylens.decide.deployment.planning import PlanningService

@@ -13,9 +13,9 @@ from tests.support.metrics_page import scrape, served
 from tests.support.prometheus import prometheus
 
 from energylens.api.energybudget import EnergyBudgetStatus
-from energylens.controller.metrics import Metrics
-from energylens.controller.status_metrics import DEPLOYMENT_FAMILIES
-from energylens.controller.store import Store
+from energylens.controller.endpoints.metrics import Metrics
+from energylens.controller.endpoints.status_metrics import DEPLOYMENT_FAMILIES
+from energylens.controller.state.store import Store
 from energylens_dev.devcluster import eventually
 from energylens_dev.devcluster.ports import free_port
 

@@ -14,8 +14,8 @@ from tests.support.world import NAMESPACE, CrashError, Faults, World, llama, ove
 
 from energylens.cluster.errors import ForbiddenError, TransientError
 from energylens.cluster.resources import Resource
-from energylens.controller.budget_looks import BudgetLooks
-from energylens.controller.store import Key
+from energylens.controller.energy.budget_looks import BudgetLooks
+from energylens.controller.state.store import Key
 from energylens.decide.deployment.status import is_unplanned
 
 LOW, HIGH = (NAMESPACE, "low"), (NAMESPACE, "high")

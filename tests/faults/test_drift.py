@@ -11,7 +11,7 @@ from tests.support.world import KEY, World, llama
 
 from energylens.api.quantity import parse_quantity
 from energylens.cluster.errors import BusyError
-from energylens.controller.corrections_store import load_pool, store_pool
+from energylens.controller.writing.corrections_store import load_pool, store_pool
 from energylens.decide.learned.corrections import Pool
 from energylens.measure.types import LatencyQuantiles, WindowMeasurement
 from energylens.planner.explain import relaxations

@@ -13,12 +13,12 @@ from energylens.api.parse import parse_llmdeployment
 from energylens.cluster.errors import ClusterError, RefusedError, TransientError
 from energylens.cluster.port import Object
 from energylens.cluster.resources import Resource
-from energylens.controller.budget_keeper import BudgetKeeper
-from energylens.controller.failures import DEPLOYMENT_VERDICTS, SHOWN_AFTER, Failures, said
-from energylens.controller.metrics import Metrics
-from energylens.controller.queue import KeyQueue
-from energylens.controller.store import Body, Key
-from energylens.controller.workers import Workers
+from energylens.controller.endpoints.metrics import Metrics
+from energylens.controller.energy.budget_keeper import BudgetKeeper
+from energylens.controller.queueing.queue import KeyQueue
+from energylens.controller.reconciling.workers import Workers
+from energylens.controller.state.store import Body, Key
+from energylens.controller.writing.failures import DEPLOYMENT_VERDICTS, SHOWN_AFTER, Failures, said
 from energylens.described import described
 from energylens.planner.answers import SearchNeededError
 
@@ -26,7 +26,10 @@ OTHER: Key = (NAMESPACE, "other")
 DECIDED = [str(kind) for kind in DEPLOYMENT_VERDICTS if kind != "Degraded"]
 
 
-DEFECT = "ValueError: cannot convert float NaN to integer (in energylens.controller.reconcile.Reconciler._in_planner)"
+DEFECT = (
+    "ValueError: cannot convert float NaN to integer "
+    "(in energylens.controller.reconciling.reconcile.Reconciler._in_planner)"
+)
 
 
 class PatientQueue(KeyQueue):
@@ -377,7 +380,7 @@ async def test_a_stop_while_a_failure_is_written_is_a_stop(monkeypatch: pytest.M
 
 
 def test_a_body_without_a_generation_is_of_the_first() -> None:
-    from energylens.controller.failures import failed_budget_status
+    from energylens.controller.writing.failures import failed_budget_status
 
     body: Body = {"metadata": {"name": "cap"}, "status": {}}
     world = World()

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from tests.support.world import KEY, NAMESPACE, World, llama, overrides
 
-from energylens.controller.measuring import Measuring
+from energylens.controller.energy.measuring import Measuring
 from energylens.controller.settings import MeasurementSettings
-from energylens.controller.store import Key
+from energylens.controller.state.store import Key
 from energylens.measure.scrape import Page, TargetFailure
 
 EXPORTER = "http://exporter/metrics"

@@ -11,8 +11,8 @@ from tests.support.world import KEY, NAMESPACE, World, llama
 
 from energylens.cluster.errors import RefusedError
 from energylens.cluster.undeclared import ELEMENT
-from energylens.controller.metrics import Metrics
-from energylens.controller.schema_gaps import AGAIN_SECONDS
+from energylens.controller.endpoints.metrics import Metrics
+from energylens.controller.state.schema_gaps import AGAIN_SECONDS
 
 PLAN = ("status", "plan", "kvCacheTokens")
 OLD = frozenset({PLAN, ("status", "conditions", ELEMENT, "observedGeneration"), ("status", "activeRevision")})

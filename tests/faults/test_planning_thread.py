@@ -10,12 +10,12 @@ import pytest
 from tests.support.fake_pods import node
 from tests.support.world import KEY, World, llama
 
-from energylens.controller.failures import Failures
-from energylens.controller.inventory import Inventory
-from energylens.controller.metrics import Metrics
-from energylens.controller.queue import KeyQueue
-from energylens.controller.searches import Searches
-from energylens.controller.workers import Workers
+from energylens.controller.endpoints.metrics import Metrics
+from energylens.controller.queueing.queue import KeyQueue
+from energylens.controller.queueing.searches import Searches
+from energylens.controller.reconciling.workers import Workers
+from energylens.controller.state.inventory import Inventory
+from energylens.controller.writing.failures import Failures
 from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.planning import PlanningService

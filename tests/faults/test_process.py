@@ -24,13 +24,14 @@ from tests.support.faulty_proxy import Cut, Events, faulty_proxy
 from energylens.cli.commands.operator import operator as command
 from energylens.clock import SystemClock
 from energylens.cluster.connecting import connect
-from energylens.controller import acting, handlers, kinds, rights, runner
+from energylens.controller import acting, runner
 from energylens.controller.acting import Acting
-from energylens.controller.http import listen
+from energylens.controller.endpoints.http import listen
 from energylens.controller.options import Options
 from energylens.controller.runner import EndedError, Operator
 from energylens.controller.settings import Settings
-from energylens.controller.sweep import Sweeper
+from energylens.controller.watching import handlers, kinds, rights
+from energylens.controller.watching.sweep import Sweeper
 from energylens.measure.scrape import HttpScraper
 from energylens_dev.devcluster.ports import free_port
 

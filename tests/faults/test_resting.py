@@ -10,7 +10,7 @@ from tests.support.fake_pods import node
 from tests.support.world import KEY, NAMESPACE, World, llama, overrides
 
 from energylens.cluster.errors import ForbiddenError
-from energylens.controller.rest import MOST_UNMEASURED_REST_SECONDS
+from energylens.controller.queueing.rest import MOST_UNMEASURED_REST_SECONDS
 from energylens.controller.settings import Settings
 
 LATER = "2126-03-01T00:00:00Z"

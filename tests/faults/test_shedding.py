@@ -9,7 +9,7 @@ import pytest
 from tests.support.fake_pods import node
 from tests.support.world import NAMESPACE, CrashError, Faults, World, llama, overrides
 
-from energylens.controller.store import Key
+from energylens.controller.state.store import Key
 from energylens.planner.explain import relaxations
 
 NAMES = ("a", "b", "c", "d")

@@ -21,8 +21,8 @@ from energylens.clock import SystemClock
 from energylens.cluster.connecting import connect, connect_as_user
 from energylens.cluster.errors import TransientError
 from energylens.cluster.resources import NODE
-from energylens.controller.heartbeat import Heartbeats
-from energylens.controller.login import Connection, in_cluster_server, log_in
+from energylens.controller.watching.heartbeat import Heartbeats
+from energylens.controller.watching.login import Connection, in_cluster_server, log_in
 from energylens.measure.prometheus_http import Access, PrometheusError, PrometheusHttp
 from energylens.measure.scrape import HttpScraper, TargetFailure
 from energylens_dev.devcluster.health import client_context as dev_context

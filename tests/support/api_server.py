@@ -20,8 +20,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from energylens.cluster.resources import Resource
-from energylens.controller.handlers import LIST_PAGE
-from energylens.controller.kinds import ALL_KINDS
+from energylens.controller.watching.handlers import LIST_PAGE
+from energylens.controller.watching.kinds import ALL_KINDS
 
 Object = dict[str, Any]
 

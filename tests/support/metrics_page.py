@@ -12,8 +12,8 @@ from aiohttp import web
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from energylens.controller.http import application, listen
-from energylens.controller.metrics import Metrics
+from energylens.controller.endpoints.http import application, listen
+from energylens.controller.endpoints.metrics import Metrics
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from energylens.cluster.errors import ClusterError
 from energylens.cluster.interceptor import Send, WriteInterceptor
 from energylens.cluster.port import ClusterPort, Object
 from energylens.cluster.resources import CHILDREN
-from energylens.controller.budget_keeper import BudgetKeeper
-from energylens.controller.energy_accounts import EnergyAccounts
-from energylens.controller.metrics import Metrics
-from energylens.controller.reconcile import Reconciler
+from energylens.controller.endpoints.metrics import Metrics
+from energylens.controller.energy.budget_keeper import BudgetKeeper
+from energylens.controller.energy.energy_accounts import EnergyAccounts
+from energylens.controller.reconciling.reconcile import Reconciler
 from energylens.controller.settings import BudgetSettings, Settings
-from energylens.controller.status_memory import remembering
-from energylens.controller.store import Key, Store
+from energylens.controller.state.status_memory import remembering
+from energylens.controller.state.store import Key, Store
 from energylens.decide.budgets.status_check import checked_budget_status
 from energylens.decide.budgets.status_check import own_part as own_budget_part
 from energylens.decide.deployment.planning import PlanningService

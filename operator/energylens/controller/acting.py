@@ -14,29 +14,29 @@ from energylens.clock import Clock
 from energylens.cluster.errors import ClusterError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import LEADER_WORKER_SET
-from energylens.controller.budget_keeper import BudgetKeeper
-from energylens.controller.budget_looks import BudgetLooks
-from energylens.controller.corrections_store import load_pool, store_pool
-from energylens.controller.endings import may_pass, said_by
-from energylens.controller.energy_accounts import EnergyAccounts
-from energylens.controller.failures import Failures
-from energylens.controller.handlers import registry_for, settings_for
-from energylens.controller.kinds import AGAIN_SECONDS, BUDGET_KINDS, Kinds, WatchableKinds
-from energylens.controller.kopf_state import NoMemories
-from energylens.controller.measuring import Measuring
+from energylens.controller.endpoints.metrics import Metrics
+from energylens.controller.energy.budget_keeper import BudgetKeeper
+from energylens.controller.energy.budget_looks import BudgetLooks
+from energylens.controller.energy.energy_accounts import EnergyAccounts
+from energylens.controller.energy.measuring import Measuring
 from energylens.controller.memory import giving_back
-from energylens.controller.metrics import Metrics
 from energylens.controller.options import Options
-from energylens.controller.pacing import Pacer
 from energylens.controller.process import Process
-from energylens.controller.queue import KeyQueue
-from energylens.controller.reconcile import Reconciler
-from energylens.controller.resync import LISTING, Resync
-from energylens.controller.searches import Searches
-from energylens.controller.status_memory import remembering
-from energylens.controller.store import Key, Store
-from energylens.controller.sweep import Sweeper
-from energylens.controller.workers import Workers
+from energylens.controller.queueing.pacing import Pacer
+from energylens.controller.queueing.queue import KeyQueue
+from energylens.controller.queueing.searches import Searches
+from energylens.controller.reconciling.reconcile import Reconciler
+from energylens.controller.reconciling.workers import Workers
+from energylens.controller.state.status_memory import remembering
+from energylens.controller.state.store import Key, Store
+from energylens.controller.watching.endings import may_pass, said_by
+from energylens.controller.watching.handlers import registry_for, settings_for
+from energylens.controller.watching.kinds import AGAIN_SECONDS, BUDGET_KINDS, Kinds, WatchableKinds
+from energylens.controller.watching.kopf_state import NoMemories
+from energylens.controller.watching.resync import LISTING, Resync
+from energylens.controller.watching.sweep import Sweeper
+from energylens.controller.writing.corrections_store import load_pool, store_pool
+from energylens.controller.writing.failures import Failures
 from energylens.decide.budgets.status_check import checked_budget_status
 from energylens.decide.budgets.status_check import own_part as own_budget_part
 from energylens.decide.deployment.planning import PlanningService

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from energylens.controller.health import Health
+from energylens.controller.endpoints.health import Health
 from energylens.records import dataclass
 
 

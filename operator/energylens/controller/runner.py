@@ -20,12 +20,12 @@ from energylens.cluster.kubeconfig import UnusableConfigError
 from energylens.cluster.lease import LeaseGuard
 from energylens.cluster.port import ClusterPort
 from energylens.controller.acting import Acting
-from energylens.controller.health import Health
-from energylens.controller.http import ListenError, application, listen
-from energylens.controller.measuring import prometheus_source
+from energylens.controller.endpoints.health import Health
+from energylens.controller.endpoints.http import ListenError, application, listen
+from energylens.controller.energy.measuring import prometheus_source
 from energylens.controller.options import Options
 from energylens.controller.process import Process
-from energylens.controller.rights import Rights
+from energylens.controller.watching.rights import Rights
 from energylens.measure.prometheus_http import PrometheusError
 from energylens.measure.scrape import HttpScraper
 from energylens.measure.source import EnergySource

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from tests.support.metrics_page import scrape
 
-from energylens.controller.metrics import Metrics
+from energylens.controller.endpoints.metrics import Metrics
 from energylens.decide.reasons import ConditionType, Reason
 
 ROOT = Path(__file__).resolve().parents[3]

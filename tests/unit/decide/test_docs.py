@@ -8,8 +8,8 @@ from typing import get_args
 
 from tests.support.metrics_page import scrape
 
-from energylens.controller.metrics import Metrics
-from energylens.controller.status_metrics import DEPLOYMENT_FAMILIES, OBJECT
+from energylens.controller.endpoints.metrics import Metrics
+from energylens.controller.endpoints.status_metrics import DEPLOYMENT_FAMILIES, OBJECT
 from energylens.decide.reasons import BudgetConditionType, BudgetReason, ConditionType, EventReason, Reason
 from energylens.measure.types import EnergyReason
 

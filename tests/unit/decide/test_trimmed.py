@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from energylens.controller.store import Store
+from energylens.controller.state.store import Store
 from energylens.decide import trimmed
 from energylens.decide.deployment.applied import differences, holds
 from energylens.decide.trimmed import Digest, Packed, PackedObject, shared, trim_child

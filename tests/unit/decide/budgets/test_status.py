@@ -14,7 +14,7 @@ from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.budget.ledger import Entry
 from energylens.budget.periods import Span
 from energylens.budget.usage import usage
-from energylens.controller.metrics import Metrics
+from energylens.controller.endpoints.metrics import Metrics
 from energylens.decide.budgets.status import HISTORY_POINTS, MAX_MEMBERS, CountedMember, Look, status_of_budget
 from energylens.decide.reasons import BudgetReason
 

@@ -27,7 +27,7 @@ from tests.unit.decide.test_docs import documented
 
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import FollowedPlan, JobStartStatus, VerificationStatus
-from energylens.controller.failures import DEPLOYMENT_VERDICTS
+from energylens.controller.writing.failures import DEPLOYMENT_VERDICTS
 from energylens.decide.deployment.children import children
 from energylens.decide.deployment.condition import keep_transition_times
 from energylens.decide.deployment.conditions import all_conditions
