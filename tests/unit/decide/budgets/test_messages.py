@@ -49,23 +49,28 @@ def condition(status: EnergyBudgetStatus) -> tuple[str, str, str]:
     return found.status, found.reason, found.message
 
 
-def check(found: Allowed, committed: int) -> None:
-    """Assert that a member's verdict and its numbers say the same."""
+def check(found: Allowed, committed: int) -> int:
+    """Assert that a member's verdict and its numbers say the same; return how many numbers were compared."""
     text = found.view.message
-    for used, of in re.findall(r"(\d+) W are committed of (\d+) W", text):
+    within = re.findall(r"(\d+) W are committed of (\d+) W", text)
+    more_watts = re.findall(r"(\d+) W are (?:committed|measured), (\d+) W more than \S+=(\d+)", text)
+    all_used = re.findall(r"(\d+) Wh are used of \S+=(\d+)", text)
+    too_fast = re.findall(r"(\d+) W are committed, and \S+ Wh lasts at up to (\d+) W", text)
+    for used, of in within:
         assert (found.view.status, int(used)) == ("True", committed)
         assert int(used) <= int(of)
-    for used, more, limit in re.findall(r"(\d+) W are (?:committed|measured), (\d+) W more than \S+=(\d+)", text):
+    for used, more, limit in more_watts:
         assert found.view.status == "False"
         assert int(used) - int(limit) == int(more) > 0
-    for used, limit in re.findall(r"(\d+) Wh are used of \S+=(\d+)", text):
+    for used, limit in all_used:
         assert found.view.status == "False"
         assert int(used) >= int(limit)
     if "does not last at the power that is committed" in text:
         assert (found.view.status, found.view.reason) == ("True", Reason.RUNS_OUT)
-    for used, lasts in re.findall(r"(\d+) W are committed, and \S+ Wh lasts at up to (\d+) W", text):
+    for used, lasts in too_fast:
         assert (found.view.status, found.view.reason) == ("True", Reason.RUNS_OUT)
         assert int(used) > int(lasts)
+    return len(within) + len(more_watts) + len(all_used) + len(too_fast)
 
 
 limits = st.fixed_dictionaries(
@@ -128,7 +133,7 @@ def test_the_verdict_on_a_budget_of_ones_own_agrees_with_its_numbers(
     if measured is not None:
         body["status"]["measured"] = {"powerWatts": measured}
     found = allowance(planned(body), [], [planned(body)], now)
-    check(found, watts)
+    assert check(found, watts)
     power, energy = budget.get("powerWatts"), budget.get("energyWattHours")
     drawn = max(watts, measured or 0) if watts else 0
     over = (power is not None and drawn > power) or (energy is not None and used >= energy)

@@ -165,7 +165,9 @@ def watts(extra: float) -> PowerAllowance:
 def test_a_replica_needs_gpus_power_and_volumes_beside_the_running_pods(
     spec: dict[str, Any], inputs: dict[str, Any], why: str
 ) -> None:
+    needs_the_plan = inputs.get("snapshot") == nodes(0)
     found = verified(case(None, spec, **inputs), choice())
+    assert found.held is not needs_the_plan
     if found.held:
         assert began(found) is not bool(why)
         assert found.reason is (Reason.NO_ROOM_TO_VERIFY if why else Reason.VERIFYING)
