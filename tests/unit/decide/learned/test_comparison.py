@@ -91,7 +91,32 @@ def test_prefix_hits_may_differ_by_ten_points(hits: float | None, is_said: bool)
 def test_accepted_drafts_may_differ_by_ten_points(accepted: float | None, is_said: bool) -> None:
     asked = deployment(workload={**LOAD, "speculative": {"draftTokens": 3, "acceptancePercent": 60}})
     texts = load_differences(asked, measured(draft_tokens=3.0, acceptance=accepted))
-    assert bool(texts) is is_said
+    said = (
+        f"{100 * (accepted or 0):.0f} % of drafted tokens were accepted, "
+        "spec.workload.speculative.acceptancePercent is 60"
+    )
+    assert texts == ([said] if is_said else [])
+
+
+def test_drafts_that_the_spec_does_not_name_are_told() -> None:
+    assert load_differences(deployment(), measured(draft_tokens=2.5, acceptance=0.62)) == [
+        "the engine drafts 2.5 tokens per step, 62 % of them accepted, and spec.workload.speculative is not set"
+    ]
+
+
+def test_lengths_that_are_close_to_those_of_the_plan_are_not_told() -> None:
+    close = measured(requests=200.0, prompt_tokens=200 * 600.0, output_tokens=200 * 240.0)
+    assert load_differences(deployment(), close) == []
+
+
+def test_prefix_hits_of_classes_are_compared_with_their_mean() -> None:
+    parts = [
+        {"name": "chat", "sharePercent": 50, "inputTokens": 512, "outputTokens": 256, "prefixCacheHitPercent": 80},
+        {"name": "batch", "sharePercent": 50, "inputTokens": 512, "outputTokens": 256},
+    ]
+    asked = deployment(workload={"requestsPerSecond": 2, "classes": parts})
+    (text,) = load_differences(asked, measured(prompt_tokens=1000.0, cached_prompt_tokens=800.0))
+    assert text == "the prefix cache had 80 % of prompt tokens, 40 % by spec.workload.classes"
 
 
 SLO = {"ttftMilliseconds": 100, "itlMilliseconds": 20, "tpotMilliseconds": 30, "endToEndMilliseconds": 5000}
