@@ -156,8 +156,10 @@ def test_a_week_has_the_power_of_each_hour() -> None:
         100,
         100,
     )
-    assert week({"hours": [{"day": "Sun", "hour": 23, "powerWatts": 5}]}) is not None
-    assert week({"hours": [{"day": "Sun", "hour": 0, "powerWatts": 5}]}) is not None
+    days = [{"day": "Tue", "hour": 8, "powerWatts": 5}, {"day": "Sun", "hour": 23, "powerWatts": 7}]
+    later = week({"hours": days})
+    assert later is not None
+    assert later.watts == (7,) * 32 + (5,) * 135 + (7,)
 
 
 def test_before_a_week_is_planned_its_start_is_stated_or_unknown() -> None:
@@ -317,3 +319,10 @@ def test_nodes_of_other_products_and_cordoned_ones_keep_their_gpus() -> None:
         assert reserve(snapshot, wanted) is snapshot
     same = ClusterSnapshot(tuple(nodes(4, 4)))
     assert free_of(reserve(same, wanted)) == [2, 4]
+
+
+@pytest.mark.parametrize(("nodes", "gpus"), [(1, 30), (2, 15), (3, 10)])
+def test_a_pod_has_its_part_of_the_gpus_of_a_replica(nodes: int, gpus: int) -> None:
+    degrees = {"tensorParallel": 2, "pipelineParallel": 3, "dataParallel": 5}
+    held = HeldPlan.read({**PLAN, **degrees, "nodesPerReplica": nodes, "prefill": {**degrees, "dataParallel": 7}})
+    assert (held.gpus_per_pod, held.prefill_gpus_per_pod) == (gpus, 42)
