@@ -148,10 +148,11 @@ def owners(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
 
     yield from inside(tree.body, "")
     for statement in tree.body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            name = statement.targets[0].id
-            if name.isupper() or name.islower():  # Names in CapWords are types.
-                yield name, statement
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
+            target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+            # Names in CapWords are types.
+            if isinstance(target, ast.Name) and (target.id.isupper() or target.id.islower()):
+                yield target.id, statement
 
 
 def type_hints(node: ast.AST) -> Iterator[ast.AST]:

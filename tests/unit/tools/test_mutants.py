@@ -41,6 +41,8 @@ TYPED = """
 Found = int | dict[str, bool | None]
 _Names = Literal[1, 2]
 flags = A | B
+_SINCE: dict[str, int | None] = {"a": 7}
+LATER: int
 
 def typed(value: int | None) -> int | str:
     found: int | None = value
@@ -55,7 +57,9 @@ def test_types_are_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text(TYPED)
     found = [(mutant.function, mutant.line, mutant.change) for mutant in mutants(path)]
-    assert found == [("typed", 11, "BitOr -> BitAnd"), ("flags", 4, "BitOr -> BitAnd")]
+    assert found == [
+        ("typed", 13, "BitOr -> BitAnd"), ("flags", 4, "BitOr -> BitAnd"), ("_SINCE", 5, "7 -> 8"),
+    ]  # fmt: skip
 
 
 def test_survivors_of_an_earlier_run_are_found_again(tmp_path: Path) -> None:
