@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from energylens.api.quantity import parse_quantity
 from energylens.api.words import counted
 from energylens.planner.fleet.joint import (
     BrokenObjective,
@@ -21,6 +22,8 @@ from energylens.planner.fleet.joint import (
 from energylens.planner.fleet.members import FleetMember, member_of
 from energylens.planner.fleet.packing import Node
 from energylens.planner.inventory.access import with_one_access
+from energylens.planner.search.breach import with_limit
+from energylens.planner.search.constraints import Constraint
 from energylens.planner.types import ClusterSnapshot
 from energylens.records import dataclass
 
@@ -123,20 +126,33 @@ def objective_prices(fleet: Fleet, plan: FleetPlan) -> Iterator[ObjectivePrice]:
             # Relaxing an objective cannot save more than removing it, so an objective that costs nothing needs no
             # second program.
             for number, factor in enumerate((math.inf, MARGINAL)):
-                looser = member_of(deployment, deployment.within({objective.field: factor}), None)
+                looser = _relaxed(deployment, objective, factor)
                 if looser[0].points == members[deployment.name][0].points:
                     break
                 asked = {**members, deployment.name: looser}
                 found = _joint(fleet, asked)
                 if found is not None:
                     rows = {name: asked[name][1][point] for name, point in found.chosen.items()}
-                    saved[number] = plan.energy_watts - _predicted(fleet, rows)
+                    # The plan stays possible. A plan of less risk that uses more energy saves nothing.
+                    saved[number] = max(0.0, plan.energy_watts - _predicted(fleet, rows))
                 if found is None or saved[number] <= _NOTHING:
                     break
                 if number == 0 and objective.needed is not None:
                     row = looser[1][found.chosen[deployment.name]]
                     needed = objective.render(float(objective.needed[row]))
             yield ObjectivePrice(deployment.name, objective.field, objective.value, saved[1], saved[0], needed)
+
+
+def _relaxed(deployment: FleetMember, objective: Constraint, factor: float) -> tuple[JointMember, list[int]]:
+    """Return a deployment as a member of the joint problem with one objective times a factor; infinity removes it.
+
+    The chance of breaking the original objective must not count: it would make plans that just meet the objective seem
+    to cost more than plans that break it.
+    """
+    limit = None if math.isinf(factor) else math.floor(factor * float(parse_quantity(objective.value)))
+    rows = with_limit(deployment.solution.rows, deployment.problem.spec, objective, limit)
+    other = replace(deployment, solution=replace(deployment.solution, rows=rows), _points={})
+    return member_of(other, other.within({objective.field: factor}), None)
 
 
 def _joint(fleet: Fleet, members: Mapping[str, tuple[JointMember, list[int]]]) -> JointPlan | None:

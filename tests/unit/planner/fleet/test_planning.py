@@ -229,6 +229,25 @@ def test_objectives_that_no_factor_helps_are_not_relaxed(make_fleet: Make) -> No
     assert (found.relaxed, found.factor) == (None, None)
 
 
+@pytest.mark.parametrize(("itl", "concurrency"), [(7, 16), (8, 64), (8, 200), (10, 64)])
+def test_an_objective_that_the_plan_just_meets_costs_nothing_where_no_other_plan_is_better(
+    itl: int, concurrency: int, make_fleet: Make
+) -> None:
+    """The chance to break the ITL is a reason against the plan only as long as the ITL is an objective."""
+    load = {"workload": {"inputTokens": 300, "outputTokens": 400, "concurrency": concurrency}, "model_name": "8b"}
+    fleet = make_fleet({**load, "slo": {**ITL, "itlMilliseconds": itl}})
+    plan = plan_fleet(fleet)
+    assert isinstance(plan, FleetPlan)
+    (price,) = objective_prices(fleet, plan)
+    (member,) = fleet.deployments
+    rows = member.solution.rows
+    least = float(rows.joules_per_output_token[valid(make_fleet(dict(load)).deployments[0])].min())
+    saving = plan.energy_watts - least * member.tokens_per_second
+    assert saving >= 0
+    assert price.watts == pytest.approx(saving)
+    assert (price.needed is not None) == (price.watts > 1e-3)
+
+
 def test_a_limit_costs_energy_only_where_power_and_energy_part(make_fleet: Make) -> None:
     # At a fixed number of requests in flight a larger batch draws more watts and fewer joules per token.
     load = {"workload": {"inputTokens": 300, "outputTokens": 400, "concurrency": 64}, "model_name": "8b"}

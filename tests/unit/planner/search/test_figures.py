@@ -292,3 +292,23 @@ def test_rows_have_the_layouts_and_replicas_of_their_space(
         for degree, its in zip(mine.layouts.split, space.layouts.take(index).split, strict=True):
             np.testing.assert_array_equal(degree, its)
         start += index.size
+
+
+def test_slower_steps_take_capacity_and_faster_ones_give_none(
+    models: dict[str, ModelSpec], gpus: dict[str, GpuSpec]
+) -> None:
+    spaces, model = spaces_of(models, gpus)
+    load = Load(BURSTY, requests_per_second=40.0)
+    plain, taught = (
+        evaluate(spaces, Question(model, VariedPredictor(), load, "P95", corrections=corrections))
+        for corrections in (Corrections(), CORRECTIONS)
+    )
+    able = np.isfinite(plain.itl_ms)
+    factor = np.ones(len(plain))
+    factor[able] = np.maximum(taught.itl_ms[able] / plain.itl_ms[able], 1.0)
+    fits = np.zeros(len(plain), dtype=bool)
+    fits[able] = plain.utilization[able] * factor[able] <= plain.utilization_limit[able] * (1 + 1e-9)
+    np.testing.assert_array_equal(taught.sustainable, plain.sustainable & fits)
+    assert (plain.sustainable & ~taught.sustainable).any()
+    assert (~plain.sustainable & fits).any() or (~plain.sustainable & able).any()
+    np.testing.assert_allclose(taught.utilization[able], plain.utilization[able] * factor[able])

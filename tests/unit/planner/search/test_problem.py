@@ -172,6 +172,19 @@ def test_a_search_within_limits_chooses_as_one_of_all_candidates(ask: Ask) -> No
                 assert getattr(few.rows, name)[few.chosen] == getattr(every.rows, name)[every.chosen]
 
 
+@pytest.mark.parametrize(
+    ("watts", "bound", "largest"), [(230.0, None, 3), (230.0, 2, 2), (230.0, 16, 3), (1.0, None, 1), (1.0, 16, 1)]
+)
+def test_no_more_gpus_are_evaluated_than_the_power_may_run_idle(
+    watts: float, bound: int | None, largest: int, ask: Ask
+) -> None:
+    """A GPU draws 72 W when idle; one GPU is always evaluated, so that an answer can say what is missing."""
+    problem = ask("8b", allowance=PowerAllowance(watts, BUDGET))
+    powered = solve(replace(problem, within_limits=True, within_power=True), bound).rows
+    assert (int(powered.gpus.max()) if len(powered) else 1) == largest
+    assert solve(problem, bound).rows.gpus.max() == min(8, bound or 8)
+
+
 def test_candidates_that_are_too_many_are_counted(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = ask("8b")
     every = solve(problem)
