@@ -27,8 +27,8 @@ from energylens.controller.state.store import Key, Store
 from energylens.controller.watching.handlers import takers
 from energylens.decide.budgets.status_check import checked_budget_status
 from energylens.decide.budgets.status_check import own_part as own_budget_part
-from energylens.decide.deployment.planning import PlanningService
-from energylens.decide.deployment.status_check import checked_status, own_part
+from energylens.decide.deployment.plans.planning import PlanningService
+from energylens.decide.deployment.reports.status_check import checked_status, own_part
 from energylens.measure.energy import EnergySpan
 from energylens_dev.devcluster.nodes import node_manifests
 from pass_server import MemoryServer

@@ -16,7 +16,7 @@ import numpy as np
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.data import load_gpus
-from energylens.decide.deployment.served import model_of, predictor_of
+from energylens.decide.deployment.observed.served import model_of, predictor_of
 from energylens.planner.planning import problem_for
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.constraints import feasible

@@ -16,7 +16,7 @@ from energylens.cluster.errors import ForbiddenError, TransientError
 from energylens.cluster.resources import Resource
 from energylens.controller.energy.budget_looks import BudgetLooks
 from energylens.controller.state.store import Key
-from energylens.decide.deployment.status import is_unplanned
+from energylens.decide.deployment.reports.status import is_unplanned
 
 LOW, HIGH = (NAMESPACE, "low"), (NAMESPACE, "high")
 

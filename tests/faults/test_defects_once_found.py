@@ -13,10 +13,10 @@ from tests.support.world import KEY, Faults, World, llama, overrides, plain
 
 from energylens.api.parse import parse_llmdeployment
 from energylens.cluster.port import Object
-from energylens.decide.deployment import planning as deployment_planning
-from energylens.decide.deployment.children import _stuck
-from energylens.decide.deployment.observation import Observation
-from energylens.decide.deployment.rollouts import rollout
+from energylens.decide.deployment.observed.observation import Observation
+from energylens.decide.deployment.plans import planning as deployment_planning
+from energylens.decide.deployment.pods.children import _stuck
+from energylens.decide.deployment.pods.rollouts import rollout
 from energylens.measure.types import WindowMeasurement
 from energylens.serving import Strategy
 

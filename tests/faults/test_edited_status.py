@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support.world import KEY, World, llama, overrides, plain
 
 from energylens.api.llmdeployment import EnergyAccount, PlanStatus
-from energylens.decide.deployment.status_check import sane_account
+from energylens.decide.deployment.reports.status_check import sane_account
 from energylens.planner.search.identity import action_hash
 
 Object = dict[str, Any]

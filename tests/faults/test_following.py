@@ -12,10 +12,10 @@ from tests.support.world import World, llama
 
 from energylens.api.quantity import parse_quantity
 from energylens.cluster.port import Object
-from energylens.decide.deployment import scheduled
-from energylens.decide.deployment.inputs import Inputs
-from energylens.decide.deployment.observation import PlanChoice
-from energylens.decide.deployment.planning import PlanningService
+from energylens.decide.deployment.observed.observation import PlanChoice
+from energylens.decide.deployment.plans import scheduled
+from energylens.decide.deployment.plans.inputs import Inputs
+from energylens.decide.deployment.plans.planning import PlanningService
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.explain import relaxations
 from energylens.planner.types import Infeasible

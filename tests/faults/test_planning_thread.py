@@ -16,9 +16,9 @@ from energylens.controller.queueing.searches import Searches
 from energylens.controller.reconciling.workers import Workers
 from energylens.controller.state.inventory import Inventory
 from energylens.controller.writing.failures import Failures
-from energylens.decide.deployment.inputs import Inputs
-from energylens.decide.deployment.observation import PlanChoice
-from energylens.decide.deployment.planning import PlanningService
+from energylens.decide.deployment.observed.observation import PlanChoice
+from energylens.decide.deployment.plans.inputs import Inputs
+from energylens.decide.deployment.plans.planning import PlanningService
 from energylens.planner.answers import SearchNeededError
 from energylens.planner.types import ClusterSnapshot
 

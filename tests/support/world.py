@@ -23,8 +23,8 @@ from energylens.controller.state.status_memory import remembering
 from energylens.controller.state.store import Key, Store
 from energylens.decide.budgets.status_check import checked_budget_status
 from energylens.decide.budgets.status_check import own_part as own_budget_part
-from energylens.decide.deployment.planning import PlanningService
-from energylens.decide.deployment.status_check import checked_status, own_part
+from energylens.decide.deployment.plans.planning import PlanningService
+from energylens.decide.deployment.reports.status_check import checked_status, own_part
 from energylens.measure.energy import EnergySpan
 
 CHILD_KINDS = frozenset(resource.kind for resource in CHILDREN)

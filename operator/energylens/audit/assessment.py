@@ -13,7 +13,7 @@ from energylens.api.quantity import format_milli, parse_quantity
 from energylens.audit.conversion import NotPlannableError, measured_objectives, with_load, with_objectives
 from energylens.audit.served import ServedModel
 from energylens.audit.telemetry import Telemetry, is_idle, prompt_and_output
-from energylens.decide.deployment.observation import PlanChoice
+from energylens.decide.deployment.observed.observation import PlanChoice
 from energylens.decide.learned.comparison import measured_point
 from energylens.decide.learned.corrections import Pool
 from energylens.decide.preview import World, preview

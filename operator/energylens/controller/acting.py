@@ -39,9 +39,9 @@ from energylens.controller.writing.corrections_store import load_pool, store_poo
 from energylens.controller.writing.failures import Failures
 from energylens.decide.budgets.status_check import checked_budget_status
 from energylens.decide.budgets.status_check import own_part as own_budget_part
-from energylens.decide.deployment.planning import PlanningService
-from energylens.decide.deployment.status import is_unplanned
-from energylens.decide.deployment.status_check import checked_status, own_part
+from energylens.decide.deployment.plans.planning import PlanningService
+from energylens.decide.deployment.reports.status import is_unplanned
+from energylens.decide.deployment.reports.status_check import checked_status, own_part
 from energylens.decide.learned.corrections import Pool
 from energylens.measure.scrape import HttpScraper
 from energylens.measure.source import EnergySource

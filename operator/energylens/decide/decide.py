@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from energylens.api.llmdeployment import EnergyAccount
-from energylens.decide.deployment.children import Children, children
-from energylens.decide.deployment.events import transitions
-from energylens.decide.deployment.following import carried_load
-from energylens.decide.deployment.inputs import Inputs
-from energylens.decide.deployment.job_start import followed_start, looks_at, own_workload, planned_start
-from energylens.decide.deployment.observation import Allowed, Observation, PlanChoice, PodState, of_main
-from energylens.decide.deployment.status import status_of
-from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads, replicas_of
+from energylens.decide.deployment.loads.following import carried_load
+from energylens.decide.deployment.observed.observation import Allowed, Observation, PlanChoice, PodState, of_main
+from energylens.decide.deployment.plans.inputs import Inputs
+from energylens.decide.deployment.pods.children import Children, children
+from energylens.decide.deployment.pods.job_start import followed_start, looks_at, own_workload, planned_start
+from energylens.decide.deployment.pods.workloads import NO_WORKLOADS, Workloads, replicas_of
+from energylens.decide.deployment.reports.events import transitions
+from energylens.decide.deployment.reports.status import status_of
 from energylens.decide.reasons import EventReason
 from energylens.records import dataclass
 from energylens.serving.claims import NO_CLAIMS, Claims

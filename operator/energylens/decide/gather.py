@@ -9,18 +9,18 @@ from __future__ import annotations
 from datetime import datetime
 
 from energylens.api.llmdeployment import LLMDeployment
-from energylens.decide.deployment.deadlines import late_rollout
-from energylens.decide.deployment.external import is_external
-from energylens.decide.deployment.following import followed_load, measured_load
-from energylens.decide.deployment.inputs import Inputs, adopted_at
-from energylens.decide.deployment.job_start import job_hours
-from energylens.decide.deployment.learned_hours import learned_hours, with_learned
-from energylens.decide.deployment.model_config import model_config
-from energylens.decide.deployment.named_maps import NamedMaps
-from energylens.decide.deployment.observation import Body, standing_plan
-from energylens.decide.deployment.profile_hours import with_hours
-from energylens.decide.deployment.replica import SeenPods, beside, is_asked, whole_load
-from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
+from energylens.decide.deployment.loads.following import followed_load, measured_load
+from energylens.decide.deployment.loads.learned_hours import learned_hours, with_learned
+from energylens.decide.deployment.observed.model_config import model_config
+from energylens.decide.deployment.observed.named_maps import NamedMaps
+from energylens.decide.deployment.observed.observation import Body, standing_plan
+from energylens.decide.deployment.observed.profile_hours import with_hours
+from energylens.decide.deployment.plans.external import is_external
+from energylens.decide.deployment.plans.inputs import Inputs, adopted_at
+from energylens.decide.deployment.plans.replica import SeenPods, beside, is_asked, whole_load
+from energylens.decide.deployment.pods.deadlines import late_rollout
+from energylens.decide.deployment.pods.job_start import job_hours
+from energylens.decide.deployment.pods.workloads import NO_WORKLOADS, Workloads
 from energylens.decide.learned.corrections import Pool
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.search.identity import action_hash

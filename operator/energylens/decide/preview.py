@@ -23,12 +23,12 @@ from energylens.decide.budgets.membership import Surroundings
 from energylens.decide.budgets.own_budget import in_period, with_account
 from energylens.decide.budgets.status import Look, status_of_budget
 from energylens.decide.decide import Live, decide
-from energylens.decide.deployment.children import Children
-from energylens.decide.deployment.inputs import Inputs
-from energylens.decide.deployment.named_maps import NamedMaps
-from energylens.decide.deployment.observation import Allowed, Body, PlanChoice, PodState
-from energylens.decide.deployment.planning import PlanningService
-from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
+from energylens.decide.deployment.observed.named_maps import NamedMaps
+from energylens.decide.deployment.observed.observation import Allowed, Body, PlanChoice, PodState
+from energylens.decide.deployment.plans.inputs import Inputs
+from energylens.decide.deployment.plans.planning import PlanningService
+from energylens.decide.deployment.pods.children import Children
+from energylens.decide.deployment.pods.workloads import NO_WORKLOADS, Workloads
 from energylens.decide.gather import Offered, Present, gather
 from energylens.decide.learned.corrections import Pool
 from energylens.decide.planned import Key, key_of, planned

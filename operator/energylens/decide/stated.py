@@ -1,8 +1,8 @@
 """A status as input: conditions of the operator, and plausible values. Pure.
 
 A status is the operator's memory, and others may edit it. These checks are common to all kinds;
-:mod:`energylens.decide.deployment.status_check` and :mod:`energylens.decide.budgets.status_check` check the fields of
-each kind.
+:mod:`energylens.decide.deployment.reports.status_check` and :mod:`energylens.decide.budgets.status_check` check the
+fields of each kind.
 """
 
 from __future__ import annotations

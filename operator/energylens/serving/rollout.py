@@ -12,7 +12,7 @@ one of the two is always possible:
 A plan that moves between one node and several gets another object, since a Deployment cannot become a LeaderWorkerSet.
 The pods of the old object serve until the pods of the new object are ready. If no GPU is free for a new replica, old
 replicas stop one by one, each only while new pods wait for GPUs that old pods hold
-(``energylens.decide.deployment.handover``).
+(``energylens.decide.deployment.pods.handover``).
 
 If only one pod or one node may mount a volume claim, new pods cannot start first: they would wait for the volume of the
 old pods for ever.

@@ -20,12 +20,12 @@ from energylens.api.llmdeployment.revision import Revision
 PACKAGE = Path(__file__).resolve().parents[3] / "operator" / "energylens"
 KINDS: tuple[Model, ...] = (LLMDeployment, EnergyBudget, ClusterEnergyBudget)
 READ = {
-    "LLMDeploymentSpec.replicas": ("decide/deployment/external.py", r"deployment\.spec\.replicas"),
+    "LLMDeploymentSpec.replicas": ("decide/deployment/plans/external.py", r"deployment\.spec\.replicas"),
     "WorkloadSpec.prefix_cache_hit_percent": (
         "api/llmdeployment/shapes.py",
         r"prefix_cache_hit_percent=self\.prefix_cache_hit_percent",
     ),
-    "JobForecastRef.key": ("decide/deployment/job_start.py", r"forecast\.key\b"),
+    "JobForecastRef.key": ("decide/deployment/pods/job_start.py", r"forecast\.key\b"),
     "Energy.min_replicas": ("decide/planned.py", r'energy\.get\("minReplicas"'),
     "Energy.priority": ("decide/planned.py", r'energy\.get\("priority"'),
     "ClusterEnergyBudgetSpec.node_selector": (
@@ -39,21 +39,25 @@ READ = {
     },
 }
 """Fields of specs that are read where types cannot be followed, with the code that does."""
+REVISIONS = "decide/deployment/reports/revisions.py"
 COPIED = r"left\.model_dump\(include=set\(RejectedPlan\.model_fields\)"
 BEFORE = r"before\.model_dump\(include=set\(PreviousRevision\.model_fields\)"
 WRITTEN = {
     "PlanStatus.layout": ("api/llmdeployment/plan.py", r"default_factory=_layout"),
     "PlanStatus.prefill": ("planner/explain/disaggregation.py", r'"prefill": PrefillReplicas\('),
     "Alternative.prefill": ("planner/explain/disaggregation.py", r'"prefill": prefill,'),
-    "ActiveRevision.prefill": ("decide/deployment/revisions.py", r'"prefill": _prefill\(observed\)'),
+    "ActiveRevision.prefill": (REVISIONS, r'"prefill": _prefill\(observed\)'),
     **{
-        f"ActiveRevision.{name}_replicas": ("decide/deployment/revisions.py", rf'"{name}_replicas": state\.{name}')
+        f"ActiveRevision.{name}_replicas": (REVISIONS, rf'"{name}_replicas": state\.{name}')
         for name in ("ready", "updated")
     },
-    "PredictionStatus.correction": ("decide/deployment/status.py", r'prediction\.model_copy\(update=\{"correction":'),
+    "PredictionStatus.correction": (
+        "decide/deployment/reports/status.py",
+        r'prediction\.model_copy\(update=\{"correction":',
+    ),
     "CorrectionFactors.energy": ("planner/search/corrections.py", r"CorrectionFactors\(\*\*values\)"),
     **{
-        f"ItlPercentiles.p{p}": ("decide/deployment/windows.py", rf'\("p50", [^)]*"p{p}"|"p{p}"')
+        f"ItlPercentiles.p{p}": ("decide/deployment/trials/windows.py", rf'\("p50", [^)]*"p{p}"|"p{p}"')
         for p in (50, 90, 95, 99)
     },
     **{
@@ -80,17 +84,17 @@ WRITTEN = {
         if owner == "PlanStatus" or name not in ("gpu_product", "gpus", "nodes_per_replica")
     },
     **{
-        f"RejectedPlan.{name}": ("decide/deployment/rollback.py", COPIED)
+        f"RejectedPlan.{name}": ("decide/deployment/trials/rollback.py", COPIED)
         for name in (
             "hash", "gpu_product", "replicas", "nodes_per_replica", "tensor_parallel", "pipeline_parallel",
             "expert_parallel", "data_parallel", "max_batch_size", "max_batched_tokens", "power_cap_watts_per_gpu",
         )
     },
     **{
-        f"ActiveRevision.{name}": ("decide/deployment/revisions.py", rf'^            "{name}": ')
+        f"ActiveRevision.{name}": (REVISIONS, rf'^            "{name}": ')
         for name in ("measured_joules_per_output_token", "measured_output_tokens_per_second")
     },
-    **{f"PreviousRevision.{name}": ("decide/deployment/revisions.py", BEFORE) for name in Revision.model_fields},
+    **{f"PreviousRevision.{name}": (REVISIONS, BEFORE) for name in Revision.model_fields},
 }  # fmt: skip
 """Fields of statuses that are written by dictionaries of keywords, with the code that does."""
 

@@ -14,7 +14,8 @@ from tests.unit.planner.conftest import H100, H200, L40S, ArithmeticPredictor, d
 
 from energylens.cli.inputs import previews
 from energylens.cli.main import cli
-from energylens.decide.deployment import planning, served
+from energylens.decide.deployment.observed import served
+from energylens.decide.deployment.plans import planning
 from energylens.predictor.model.architecture import LayerGroup, ModelSpec, MoeFfn
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from energylens.cluster.managers import managers_of, status_managers
-from energylens.decide.deployment.applied import differences
+from energylens.decide.deployment.pods.applied import differences
 
 
 def entry(manager: str, fields: dict[str, Any], time: str = "2026-03-01T00:00:00Z", **more: str) -> dict[str, Any]:

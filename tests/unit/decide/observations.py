@@ -10,8 +10,8 @@ from typing import Any
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus, PredictedFigures
 from energylens.api.parse import parse_llmdeployment
 from energylens.data import load_gpus, load_model
-from energylens.decide.deployment.observation import BudgetView, Observation, PlanChoice, PodState
-from energylens.decide.deployment.workloads import workload_revision
+from energylens.decide.deployment.observed.observation import BudgetView, Observation, PlanChoice, PodState
+from energylens.decide.deployment.pods.workloads import workload_revision
 from energylens.decide.reasons import Reason
 from energylens.measure.types import EnergyReason, LatencyQuantiles, WindowMeasurement
 from energylens.planner.types import ClusterSnapshot, GpuNode

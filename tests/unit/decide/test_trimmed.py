@@ -11,7 +11,7 @@ import pytest
 
 from energylens.controller.state.store import Store
 from energylens.decide import trimmed
-from energylens.decide.deployment.applied import differences, holds
+from energylens.decide.deployment.pods.applied import differences, holds
 from energylens.decide.trimmed import Digest, Packed, PackedObject, shared, trim_child
 from energylens.serving.support import PLAN_KEY, TABLE_KEY
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.decide.deployment.load import FollowedLoad, MeasuredLoad, follow
+from energylens.decide.deployment.loads.load import FollowedLoad, MeasuredLoad, follow
 from energylens.planner import plan
 from energylens.planner.adoption import decide, pinned_to, switch_cost
 from energylens.planner.types import ClusterSnapshot, Feasible, PlanningResult

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.decide.deployment.workloads import workload_revision
+from energylens.decide.deployment.pods.workloads import workload_revision
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.serving import ServingError, Strategy, manifests, workload_ref
 from energylens.serving.support import MAX_TABLE_BYTES

@@ -16,7 +16,7 @@ from energylens.cli.text.tables import dump
 from energylens.cli.text.what_if import answers_for, as_objects, parse_formats
 from energylens.cli.text.what_if import report as what_if_report
 from energylens.data import find_gpu
-from energylens.decide.deployment.planning import problem_of, solution_of
+from energylens.decide.deployment.plans.planning import problem_of, solution_of
 from energylens.decide.preview import Preview
 from energylens.planner.explain.whynot import Choice, why_not
 from energylens.planner.search.problem import Problem

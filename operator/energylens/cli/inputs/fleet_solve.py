@@ -11,9 +11,9 @@ from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentStatus
 from energylens.cli.errors import InputError
 from energylens.cli.progress import progress
 from energylens.clock import SystemClock
-from energylens.decide.deployment.named_maps import NamedMaps
-from energylens.decide.deployment.planning import problem_of
-from energylens.decide.deployment.served import ModelProblemError, model_of
+from energylens.decide.deployment.observed.named_maps import NamedMaps
+from energylens.decide.deployment.observed.served import ModelProblemError, model_of
+from energylens.decide.deployment.plans.planning import problem_of
 from energylens.decide.gather import Offered, gather
 from energylens.decide.preview import World, new_body
 from energylens.decide.shared_limits import UnusableBudgetError, shared_limits

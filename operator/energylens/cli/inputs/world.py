@@ -15,9 +15,9 @@ from energylens.cli.inputs.live import ClusterAccess, read_cluster
 from energylens.data import find_gpu, load_gpus
 from energylens.decide.budgets.budget import budget_of
 from energylens.decide.budgets.forecasts import place
-from energylens.decide.deployment.named_maps import names_of
-from energylens.decide.deployment.observation import PodState, pod_state
-from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
+from energylens.decide.deployment.observed.named_maps import names_of
+from energylens.decide.deployment.observed.observation import PodState, pod_state
+from energylens.decide.deployment.pods.workloads import NO_WORKLOADS, Workloads
 from energylens.decide.learned.corrections import CONFIG_MAP_NAME, DATA_KEY, CorrectionsError, Pool
 from energylens.decide.planned import key_of, name_of
 from energylens.decide.preview import World

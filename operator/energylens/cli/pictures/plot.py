@@ -18,8 +18,8 @@ from energylens.cli.text.provenance import Provenance
 from energylens.cli.text.week import WEEK_HEADER, week_rows, week_text
 from energylens.cli.text.what_if import NOTE, WhatIfs
 from energylens.cli.text.what_if import table_rows as what_if_rows
-from energylens.decide.deployment.observation import PlanChoice
-from energylens.decide.deployment.planning import problem_of, solution_of
+from energylens.decide.deployment.observed.observation import PlanChoice
+from energylens.decide.deployment.plans.planning import problem_of, solution_of
 from energylens.decide.preview import Preview
 from energylens.planner.types import Feasible
 

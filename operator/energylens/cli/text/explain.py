@@ -11,7 +11,7 @@ from energylens.api.quantity import format_milli
 from energylens.cli.text.job import job_start_lines
 from energylens.cli.text.tables import columns, confidence_text, joules
 from energylens.cli.text.week import other_lines, week_lines
-from energylens.decide.deployment.caveats import caveats_of
+from energylens.decide.deployment.reports.caveats import caveats_of
 from energylens.decide.preview import Preview
 from energylens.planner.explain.breakdown import JOB_PART, parts_of, prices
 from energylens.planner.explain.classes import class_figures

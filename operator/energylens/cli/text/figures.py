@@ -8,7 +8,7 @@ from energylens.api.llmdeployment import LengthPercentiles, LLMDeployment, Measu
 from energylens.api.quantity import parse_quantity
 from energylens.cli.text.lengths import planned_p95
 from energylens.cli.text.tables import joules
-from energylens.decide.deployment.following import at_load, followed_load
+from energylens.decide.deployment.loads.following import at_load, followed_load
 from energylens.records import dataclass
 
 

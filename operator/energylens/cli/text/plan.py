@@ -15,7 +15,7 @@ from energylens.cli.text.money import basis, cost_lines, cost_object
 from energylens.cli.text.own_budget import own_budget_lines
 from energylens.cli.text.tables import cache_text, columns, confidence_text, correction_text, joules, plan_with_hash
 from energylens.cli.text.week import week_lines
-from energylens.decide.deployment.caveats import caveats_of
+from energylens.decide.deployment.reports.caveats import caveats_of
 from energylens.decide.preview import Preview
 from energylens.decide.reasons import Reason
 from energylens.planner.engines.speculation import speculation_of

@@ -26,7 +26,7 @@ from energylens.cli.text.own_budget import own_budget_lines
 from energylens.cli.text.shapes import shapes_text
 from energylens.cli.text.tables import cache_text, columns, confidence_text, correction_text, joules, plan_with_hash
 from energylens.cli.text.week import peak_of, week_lines
-from energylens.decide.deployment.revisions import saved_watts
+from energylens.decide.deployment.reports.revisions import saved_watts
 
 _UNKNOWN = "-"
 

@@ -12,9 +12,9 @@ from energylens.cli.errors import InputError
 from energylens.cli.text.tables import columns
 from energylens.data import load_model
 from energylens.data.catalogue import releases_of
-from energylens.decide.deployment.inputs import Inputs
-from energylens.decide.deployment.planning import problem_of
-from energylens.decide.deployment.served import ModelProblemError, model_of
+from energylens.decide.deployment.observed.served import ModelProblemError, model_of
+from energylens.decide.deployment.plans.inputs import Inputs
+from energylens.decide.deployment.plans.planning import problem_of
 from energylens.decide.preview import Preview
 from energylens.decide.reasons import Reason
 from energylens.planner.explain.whatif import ALL_FORMATS, SIXTEEN_BITS, WhatIf, stored_formats, what_ifs

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from energylens.api.quantity import parse_quantity
 from energylens.controller.state.store import Body, Key, Store
-from energylens.decide.deployment.revisions import saved_watts
+from energylens.decide.deployment.reports.revisions import saved_watts
 from energylens.decide.trimmed import Packed
 from energylens.records import dataclass
 

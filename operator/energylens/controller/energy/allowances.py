@@ -19,7 +19,7 @@ from energylens.decide.budgets.allowance import allowance
 from energylens.decide.budgets.budget import Budget, read_budget
 from energylens.decide.budgets.counted import CountedWatts, counted_watts
 from energylens.decide.budgets.membership import Surroundings, node_selector
-from energylens.decide.deployment.observation import Allowed
+from energylens.decide.deployment.observed.observation import Allowed
 from energylens.decide.planned import PlannedDeployment, planned
 from energylens.planner.types import GpuNode
 from energylens.records import dataclass

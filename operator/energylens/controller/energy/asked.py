@@ -9,8 +9,8 @@ from __future__ import annotations
 from energylens.api.llmdeployment import PlanStatus
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.controller.state.store import Body, Key, Store
-from energylens.decide.deployment.replica import one_replica
-from energylens.decide.deployment.windows import SOURCES
+from energylens.decide.deployment.plans.replica import one_replica
+from energylens.decide.deployment.trials.windows import SOURCES
 from energylens.measure.types import Percentile
 from energylens.records import dataclass
 

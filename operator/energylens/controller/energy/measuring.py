@@ -15,8 +15,8 @@ from energylens.controller.energy.asked import AskedOfAll, MeasuringRequest, Ser
 from energylens.controller.settings import MeasurementSettings, PrometheusSettings
 from energylens.controller.state.store import Key, Store
 from energylens.data import load_gpus
-from energylens.decide.deployment.observation import PodState, pod_state
-from energylens.decide.deployment.workloads import Workloads, group_size, workload_revision
+from energylens.decide.deployment.observed.observation import PodState, pod_state
+from energylens.decide.deployment.pods.workloads import Workloads, group_size, workload_revision
 from energylens.described import described
 from energylens.measure.collector import Collector, CollectReport
 from energylens.measure.energy import EnergySpan

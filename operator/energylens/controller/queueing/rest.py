@@ -13,9 +13,9 @@ from datetime import datetime
 from energylens.clock import Clock
 from energylens.controller.state.inventory import Inventory
 from energylens.controller.state.store import Body, Key, Store
-from energylens.decide.deployment import rollback
-from energylens.decide.deployment.named_maps import names_of
-from energylens.decide.deployment.observation import Allowed, Observation
+from energylens.decide.deployment.observed.named_maps import names_of
+from energylens.decide.deployment.observed.observation import Allowed, Observation
+from energylens.decide.deployment.trials import rollback
 from energylens.records import dataclass
 from energylens.serving.claims import claim_fields
 

@@ -11,8 +11,8 @@ from energylens.api.timestamp import timestamp
 from energylens.cluster.errors import ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import EVENT, OLDER_WORKLOAD, PERSISTENT_VOLUME_CLAIM, WORKLOAD
-from energylens.decide.deployment.observation import Body, PodState
-from energylens.decide.deployment.workloads import group_size, workload_revision
+from energylens.decide.deployment.observed.observation import Body, PodState
+from energylens.decide.deployment.pods.workloads import group_size, workload_revision
 from energylens.serving.claims import NO_CLAIMS, Claims, access_modes, claim_fields
 
 SLOW_START = timedelta(seconds=30)

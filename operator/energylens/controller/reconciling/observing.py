@@ -14,10 +14,16 @@ from energylens.cluster.resources import CONFIG_MAP
 from energylens.controller.reconciling.inquiries import lacks_pods, slow_pods, why_no_pods, why_queued, why_slow
 from energylens.controller.state.store import Key, Store
 from energylens.decide.decide import Live
-from energylens.decide.deployment.approval import waits
-from energylens.decide.deployment.named_maps import NamedMap, NamedMaps, config_name, hours_name, job_hours_name
-from energylens.decide.deployment.observation import BY_KUEUE, PodState, of_main, plan_label, pod_state
-from energylens.decide.deployment.replica import SeenPods
+from energylens.decide.deployment.observed.named_maps import (
+    NamedMap,
+    NamedMaps,
+    config_name,
+    hours_name,
+    job_hours_name,
+)
+from energylens.decide.deployment.observed.observation import BY_KUEUE, PodState, of_main, plan_label, pod_state
+from energylens.decide.deployment.plans.replica import SeenPods
+from energylens.decide.deployment.trials.approval import waits
 from energylens.decide.gather import Present
 from energylens.measure.types import WindowMeasurement
 from energylens.serving.claims import Claims

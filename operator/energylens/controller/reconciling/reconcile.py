@@ -35,17 +35,17 @@ from energylens.controller.writing.status_edits import StatusEdits, described_ed
 from energylens.controller.writing.status_writer import StatusWriter
 from energylens.decide.budgets.own_budget import with_account
 from energylens.decide.decide import Outcome, decide
-from energylens.decide.deployment import rollback
-from energylens.decide.deployment.children import Children
-from energylens.decide.deployment.inputs import Inputs
-from energylens.decide.deployment.learning import Learning
-from energylens.decide.deployment.observation import Allowed, Observation, PlanChoice, of_main, plan_label
-from energylens.decide.deployment.planning import PlanningService
-from energylens.decide.deployment.recovery import recovered
-from energylens.decide.deployment.rollouts import looks_again
-from energylens.decide.deployment.status import is_unplanned
-from energylens.decide.deployment.unreadable import unreadable_status
-from energylens.decide.deployment.windows import is_new_window
+from energylens.decide.deployment.observed.observation import Allowed, Observation, PlanChoice, of_main, plan_label
+from energylens.decide.deployment.observed.recovery import recovered
+from energylens.decide.deployment.plans.inputs import Inputs
+from energylens.decide.deployment.plans.planning import PlanningService
+from energylens.decide.deployment.pods.children import Children
+from energylens.decide.deployment.pods.rollouts import looks_again
+from energylens.decide.deployment.reports.status import is_unplanned
+from energylens.decide.deployment.reports.unreadable import unreadable_status
+from energylens.decide.deployment.trials import rollback
+from energylens.decide.deployment.trials.learning import Learning
+from energylens.decide.deployment.trials.windows import is_new_window
 from energylens.decide.gather import Offered, gather
 from energylens.decide.learned.corrections import Pool
 from energylens.decide.reasons import EventReason, Reason

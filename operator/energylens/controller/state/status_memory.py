@@ -1,7 +1,7 @@
 """The operator's last write of each status, to recognise edits by others.
 
 The operator uses what it wrote last, whatever the API server has meanwhile. After a restart there is nothing to compare
-with, so a status is validated as far as possible (:mod:`energylens.decide.deployment.status_check`).
+with, so a status is validated as far as possible (:mod:`energylens.decide.deployment.reports.status_check`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from energylens.controller.state.devices import CLAIM, DeviceStore
 from energylens.controller.state.pods import Pods
 from energylens.controller.state.same import identity_of, is_newer, is_same_object
 from energylens.controller.state.status_memory import StatusMemory
-from energylens.decide.deployment.workloads import WORKLOADS, Workloads
+from energylens.decide.deployment.pods.workloads import WORKLOADS, Workloads
 from energylens.decide.trimmed import Packed, PackedObject, packed, shared, trim_child, trim_node
 from energylens.planner.inventory.snapshot import OWNER_LABEL
 from energylens.records import dataclass

@@ -13,9 +13,9 @@ from energylens.cluster.resources import INFERENCE_POOL, RESOURCE_CLAIM_TEMPLATE
 from energylens.controller.backoff import Backoff
 from energylens.controller.endpoints.metrics import Metrics
 from energylens.controller.state.store import Body, Child, ChildKey, Key, Store
-from energylens.decide.deployment.applied import differences, holds
-from energylens.decide.deployment.replaced import rejected
-from energylens.decide.deployment.workloads import WORKLOADS
+from energylens.decide.deployment.pods.applied import differences, holds
+from energylens.decide.deployment.pods.replaced import rejected
+from energylens.decide.deployment.pods.workloads import WORKLOADS
 from energylens.decide.reasons import Reason
 from energylens.records import dataclass
 from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL

@@ -8,9 +8,9 @@ from energylens.cluster.resources import INFERENCE_POOL, POD_DISRUPTION_BUDGET, 
 from energylens.controller.endpoints.metrics import Metrics
 from energylens.controller.state.store import Key, Store
 from energylens.controller.writing.child_writer import ChildWriter
-from energylens.decide.deployment.children import Children
-from energylens.decide.deployment.handover import Handover
-from energylens.decide.deployment.observation import Body
+from energylens.decide.deployment.observed.observation import Body
+from energylens.decide.deployment.pods.children import Children
+from energylens.decide.deployment.pods.handover import Handover
 from energylens.serving.metadata import OWNER_LABEL
 
 

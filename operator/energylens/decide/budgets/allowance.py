@@ -24,7 +24,7 @@ from energylens.decide.budgets.claim import BudgetClaim
 from energylens.decide.budgets.counted import NO_WATTS, CountedWatts, counted_watts, summed
 from energylens.decide.budgets.membership import Surroundings, is_member, share
 from energylens.decide.budgets.own_budget import FIELD, GENERATION, budget_spec, in_period, own_status, period_of
-from energylens.decide.deployment.observation import Allowed, BudgetView
+from energylens.decide.deployment.observed.observation import Allowed, BudgetView
 from energylens.decide.planned import HOURS, PlannedDeployment
 from energylens.decide.reasons import Reason
 from energylens.planner.types import PowerAllowance

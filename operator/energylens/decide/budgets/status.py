@@ -20,7 +20,7 @@ from energylens.budget.shed import Cap, Share, Shed, shed
 from energylens.budget.usage import PowerAllowed, Usage, burn_rate_watts, exhaustion, growth_allowed, power_allowed
 from energylens.budget.verdict import Figures, exceeded
 from energylens.decide.budgets.budget import CLOSED
-from energylens.decide.deployment.condition import keep_transition_times
+from energylens.decide.deployment.reports.condition import keep_transition_times
 from energylens.decide.planned import Key
 from energylens.decide.reasons import BudgetConditionType, BudgetReason
 from energylens.records import dataclass

@@ -8,7 +8,7 @@ import pytest
 
 from energylens.controller.state.status_memory import OwnPart, StatusMemory, differences, removal
 from energylens.decide.budgets.status_check import own_part as own_budget_part
-from energylens.decide.deployment.status_check import own_part
+from energylens.decide.deployment.reports.status_check import own_part
 from energylens.decide.stated import Checked
 
 KEY = ("team", "llama")

@@ -9,7 +9,7 @@ import pytest
 
 from energylens.controller.state.store import Store
 from energylens.data import load_gpus
-from energylens.decide.deployment.observation import pod_state
+from energylens.decide.deployment.observed.observation import pod_state
 from energylens.planner.inventory.snapshot import OWNER_LABEL, snapshot_from_objects
 
 KEY = ("team", "llama")

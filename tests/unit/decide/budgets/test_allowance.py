@@ -15,7 +15,7 @@ from energylens.api.selectors import selects
 from energylens.decide.budgets import allowance as module
 from energylens.decide.budgets.budget import CLOSED, read_budget
 from energylens.decide.budgets.membership import Surroundings
-from energylens.decide.deployment.observation import Allowed
+from energylens.decide.deployment.observed.observation import Allowed
 from energylens.decide.planned import planned
 from energylens.decide.reasons import Reason
 from energylens.decide.reservations import Reservation, reserve

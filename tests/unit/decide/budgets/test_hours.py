@@ -15,7 +15,7 @@ from energylens.decide.budgets.allowance import allowance
 from energylens.decide.budgets.budget import read_budget
 from energylens.decide.budgets.counted import CountedWatts, counted_watts, summed
 from energylens.decide.budgets.membership import Surroundings
-from energylens.decide.deployment.timetable import Timetable
+from energylens.decide.deployment.loads.timetable import Timetable
 from energylens.decide.planned import PlannedDeployment, planned
 from energylens.planner.search.week_load import WeekLoad
 from energylens.planner.types import PowerAllowance

@@ -17,7 +17,7 @@ from energylens.budget.usage import Usage, growth_allowed, usage
 from energylens.decide.budgets.allowance import allowance
 from energylens.decide.budgets.budget import read_budget
 from energylens.decide.budgets.status import CountedMember, Look, status_of_budget
-from energylens.decide.deployment.observation import Allowed
+from energylens.decide.deployment.observed.observation import Allowed
 from energylens.decide.planned import planned
 from energylens.decide.reasons import Reason
 from energylens.planner.types import BudgetLimit, EnergyLeft

@@ -1,0 +1,1 @@
+"""The load that plans are made for: stated, followed, learned by the hour."""

@@ -1,0 +1,1 @@
+"""Plans on trial: approval, verification by one replica, measured windows, rollback."""
