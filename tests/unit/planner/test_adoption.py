@@ -278,3 +278,21 @@ def test_a_plan_with_the_steps_of_the_engine_is_pinned_to_them_by_name_only_wher
     found = pinned_to(make_deployment(planning={"overrides": overrides}), status(), gpus)
     assert isinstance(found, LLMDeployment)
     assert found.spec.planning.overrides.max_batched_tokens == pinned
+
+
+def test_a_switch_that_interrupts_serving_is_not_made_whatever_it_saves() -> None:
+    current, today = status(1.0), status(0.9)
+    found = decision(
+        current, status(0.1, tensor=2), running=feasible(today), cost=CHEAP, interrupts="nothing would serve meanwhile"
+    )
+    assert (found.adopt, found.reason) == (False, "DoesNotPayBack")
+    assert found.message.endswith(" is not followed: nothing would serve meanwhile")
+    assert found.plan == current.model_copy(update={"predicted": today.predicted})
+
+
+def test_a_saving_that_equals_the_cost_of_the_switch_does_not_pay_it_back() -> None:
+    """A watt less at 1,000 tokens per second is worth 3,600 J in an hour."""
+    current, new, replan = status(1.0), status(0.5, tensor=2), Replan(cooldown_seconds=0)
+    for joules, reason in ((1_800_000.0, "DoesNotPayBack"), (1_799_999.0, "EnergySaving")):
+        assert decision(current, new, replan=replan, cost=SwitchCost(joules, 1.0)).reason == reason
+    assert decision(current, new, replan=replan).reason == "EnergySaving"

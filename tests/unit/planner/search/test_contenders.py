@@ -143,7 +143,7 @@ def test_of_equal_candidates_the_first_stays_beside_one_with_smaller_pods() -> N
 def test_a_tie_at_its_limit_is_a_contender_with_its_larger_batch() -> None:
     """The lowest candidate needs two nodes; a simpler one ties with 9.5 % more, its larger batch costs 0.09 % more."""
     unsure: Row = {"own": 0.2}
-    simple: Row = {**unsure, "joules": 0.4 * float(np.exp(0.0952)), "batch": 8, "burst": 30}
+    simple: Row = {**unsure, "joules": 0.4 * float(np.exp(0.0952)), "watts": 900, "batch": 8, "burst": 30}
     larger: Row = {**simple, "joules": simple["joules"] * 1.0009, "batch": 64}
     rows, spec = candidates({**unsure, "nodes": 2, "batch": 32}, simple, larger), asked(slo={}).spec
     constraints = build_constraints(rows, spec, rows.products, ((8, 8),), None)

@@ -215,6 +215,7 @@ CASES = [
     (RATE, "P95", 0.7, 0.9, "decode", Reserve()),
     (FLIGHT, "P99", 1.0, 0.5, "aggregated", Reserve(headroom=0.2, spare=1)),
     (FLIGHT, "P50", 0.3, 1.0, "aggregated", Reserve()),
+    (Load(BURSTY, concurrency=64), "P95", 1.0, 1.0, "aggregated", Reserve()),
     (JOB, "P95", 0.5, 0.5, "aggregated", Reserve(spare=1)),
     (SMALL_JOB, "P50", 1.0, 1.0, "aggregated", Reserve()),
 ]
