@@ -28,7 +28,7 @@ from energylens.decide.deployment.observed.observation import Allowed, Body, Pla
 from energylens.decide.deployment.plans.inputs import Inputs
 from energylens.decide.deployment.plans.planning import PlanningService
 from energylens.decide.deployment.pods.children import Children
-from energylens.decide.deployment.pods.workloads import NO_WORKLOADS, Workloads
+from energylens.decide.deployment.pods.workloads import NO_WORKLOADS, WORKLOADS, Workloads, replicas_of
 from energylens.decide.gather import Offered, Present, gather
 from energylens.decide.learned.corrections import Pool
 from energylens.decide.planned import Key, key_of, planned
@@ -179,20 +179,36 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
     mounted = claims_of(deployment, {name: body for (space, name), body in world.claims.items() if space == key[0]})
     running = Live(workloads, world.pods.get(key, ()), claims=mounted)
     outcome = decide(inputs, planning, allowed, running, now=now, account=account)
-    after = outcome.after(workload=_applied(outcome.observed.workload, outcome.children))
+    live, outgoing = outcome.observed.workload, outcome.observed.outgoing
+    applied = _applied(live, outcome.children)
+    if live is not None and applied is not None and live["kind"] != applied["kind"]:
+        outgoing = live
+    after = outcome.after(workload=applied, outgoing=outgoing)
     return Preview(deployment, planning, inputs, after.status(), account)
 
 
 def _applied(live: Body | None, wanted: Children) -> Body | None:
     """Return the workload right after the apply, before its controller has reconciled it."""
-    for manifest in wanted.manifests:
-        if manifest["kind"] in ("Deployment", "LeaderWorkerSet"):
-            if live is not None and live["kind"] == manifest["kind"] and wanted.strategy is None:
-                return live
-            generation = 1 if live is None else int(live["metadata"].get("generation") or 0) + 1
-            status = {} if live is None else live.get("status") or {}
-            return {**manifest, "metadata": {**manifest["metadata"], "generation": generation}, "status": status}
-    return live
+    made = next((manifest for manifest in wanted.manifests if manifest["kind"] in WORKLOADS), None)
+    if made is None:
+        return live
+    if live is None or live["kind"] != made["kind"]:
+        return {**made, "metadata": {**made["metadata"], "generation": 1}, "status": {}}
+    if wanted.strategy is None:
+        # The pods stay, in the number and under the plan of the manifest.
+        metadata, changed = live["metadata"], replicas_of(live) != replicas_of(made)
+        labels = {**(metadata.get("labels") or {}), **made["metadata"]["labels"]}
+        spec = {**live["spec"], "replicas": replicas_of(made)}
+        live = {**live, "spec": spec, "metadata": {**metadata, "labels": labels}}
+        return _next_generation(live) if changed else live
+    metadata = {**made["metadata"], "generation": live["metadata"].get("generation")}
+    return _next_generation({**made, "metadata": metadata, "status": live.get("status") or {}})
+
+
+def _next_generation(workload: Body) -> Body:
+    """Return a workload after a change of its spec."""
+    metadata = workload["metadata"]
+    return {**workload, "metadata": {**metadata, "generation": int(metadata.get("generation") or 0) + 1}}
 
 
 def new_body(deployment: LLMDeployment) -> Body:
