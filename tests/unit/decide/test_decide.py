@@ -12,9 +12,9 @@ from tests.unit.decide.observations import HASH, NOW, OTHER, deployment, model, 
 from energylens.api.llmdeployment import EnergyAccount
 from energylens.api.timestamp import timestamp
 from energylens.decide.decide import Live, Outcome, decide
-from energylens.decide.deployment.plans.inputs import Inputs
 from energylens.decide.deployment.loads.load import FollowedLoad
 from energylens.decide.deployment.observed.observation import Allowed, BudgetView, PlanChoice
+from energylens.decide.deployment.plans.inputs import Inputs
 from energylens.decide.deployment.pods.workloads import Workloads
 from energylens.decide.reasons import Reason
 from energylens.serving.claims import Claims

@@ -20,8 +20,8 @@ from tests.unit.decide.observations import (
 )
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.decide.deployment.plans.inputs import Inputs
 from energylens.decide.deployment.observed.named_maps import NamedMap, NamedMaps
+from energylens.decide.deployment.plans.inputs import Inputs
 from energylens.decide.deployment.plans.replica import SeenPods
 from energylens.decide.deployment.pods.workloads import Workloads
 from energylens.decide.gather import NOTHING_PRESENT, Offered, Present, gather
@@ -35,7 +35,7 @@ from energylens.serving.support import PLAN_KEY
 CAP = PowerAllowance(900.0, "EnergyBudget team/cap")
 FOLLOWS = {"followLoad": "Auto"}
 RATE = measured(requests_per_second=3.0, mean_running=10.0, mean_waiting=0.0)
-HOURLY = {
+HOURLY: dict[str, Any] = {
     "workload": {
         "inputTokens": 512,
         "outputTokens": 256,
@@ -162,7 +162,12 @@ def test_a_fixed_number_of_replicas_is_planned_as_an_override() -> None:
     planning = {"overrides": {"tensorParallel": 1}}
     fixed = gathered(deployment(scaling={"mode": "Fixed"}, replicas=3, planning=planning)).deployment.spec.planning
     assert (fixed.overrides.replicas, fixed.overrides.tensor_parallel) == (3, 1)
-    for spec in ({"scaling": {"mode": "External"}, "replicas": 3}, {**HOURLY, "scaling": {"startSeconds": 60}}, {}):
+    free: list[dict[str, Any]] = [
+        {"scaling": {"mode": "External"}, "replicas": 3},
+        {**HOURLY, "scaling": {"startSeconds": 60}},
+        {},
+    ]
+    for spec in free:
         assert gathered(deployment(**spec)).deployment.spec.planning.overrides.replicas is None
 
 

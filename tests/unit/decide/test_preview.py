@@ -185,7 +185,7 @@ def test_a_plan_of_several_nodes_takes_over_from_the_deployment_that_serves() ->
     )
 
 
-LIMITED = {"energy": {"budget": {"energyWattHours": 200_000, "action": "Enforce"}}}
+LIMITED: dict[str, Any] = {"energy": {"budget": {"energyWattHours": 200_000, "action": "Enforce"}}}
 
 
 def test_an_own_limit_of_energy_has_its_account() -> None:

@@ -6,17 +6,17 @@ from dataclasses import fields
 
 import numpy as np
 
+from energylens.api.llmdeployment import Objective
 from energylens.planner.search.breach import with_limit
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.constraints import LATENCIES, Constraint, feasible
-from energylens.planner.search.objective import best, objective_values
+from energylens.planner.search.objective import FREE, best
 from energylens.planner.search.problem import Problem, Solution
 from energylens.predictor import Predictor
 from energylens.predictor.breakdown import EnergyParts, energy_parts
+from energylens.predictor.types import FloatArray
 from energylens.records import dataclass
 
-_WORTH_SAYING = 1e-4
-"""Relative difference of the objective below which a constraint counts as free."""
 _PRICED = ("GPUs", "SLO", "Power")
 
 
@@ -62,10 +62,6 @@ def parts_of(problem: Problem, rows: Candidates, i: int) -> dict[str, float] | N
     return found_parts if load.job is None else {**found_parts, JOB_PART: total * beside}
 
 
-_FAR = 64
-"""Multiple of a latency beyond which no larger one is tried."""
-
-
 def prices(problem: Problem, solution: Solution) -> tuple[Price, ...]:
     """Return what each constraint of a plan costs, the most expensive first, without those that cost nothing.
 
@@ -76,45 +72,57 @@ def prices(problem: Problem, solution: Solution) -> tuple[Price, ...]:
     rows, chosen, objective = solution.rows, solution.chosen, problem.spec.energy.objective
     if chosen is None:
         raise ValueError("there is no plan whose constraints could have a cost")
-    found, value = [], float(objective_values(rows, objective)[chosen])
+    found, figures = [], _figures(rows, objective)
     for constraint in solution.constraints:
         if constraint.kind not in _PRICED:
             continue
         without = with_limit(rows, problem.spec, constraint, None)
         i = best(without, feasible(solution.constraints, len(rows), without=[constraint]), objective)
-        if i is None or objective_values(without, objective)[i] >= value * (1 - _WORTH_SAYING):
+        if i is None or figures[i] >= figures[chosen] * (1 - FREE):
+            # The other plan may lower the risk, which no constraint causes.
             continue
         needed = None if constraint.needed is None else constraint.render(_needed(problem, solution, constraint, i))
         joules = float(rows.joules_per_output_token[chosen] - rows.joules_per_output_token[i])
-        if joules <= 0.0 and objective == "MinimizeEnergy":
-            # The other plan only lowers the risk, which no constraint causes.
-            continue
         watts = float(rows.power_watts[chosen] - rows.power_watts[i])
         found.append(Price(constraint.field, constraint.value, needed, joules, watts, i))
     return tuple(sorted(found, key=lambda price: -price.joules_saved))
 
 
-def _needed(problem: Problem, solution: Solution, constraint: Constraint, i: int) -> float:
-    """Return the least value of a constraint's field with which a candidate is the plan.
+def _figures(rows: Candidates, objective: Objective) -> FloatArray:
+    """Return the figure to minimise without risk, shape (n,): J per output token, W, or GPUs."""
+    if objective == "MinimizePower":
+        return rows.power_watts
+    return rows.gpus.astype(np.float64) if objective == "MinimizeGPUs" else rows.joules_per_output_token
 
-    A candidate that only just meets a latency is likely to break it, and may lose to another for that reason.
+
+def _needed(problem: Problem, solution: Solution, constraint: Constraint, i: int) -> float:
+    """Return the least value of a constraint's field with which the plan saves as much as without the constraint.
+
+    A candidate that only just meets a latency is likely to break the objective, and may lose to another for that
+    reason. That chance vanishes far from the latency, so that the search ends.
+
+    Args:
+        problem: The planning problem.
+        solution: Its solution.
+        constraint: The constraint.
+        i: Row of the best plan without the constraint.
     """
     assert constraint.needed is not None
-    rows, others = solution.rows, feasible(solution.constraints, len(solution.rows), without=[constraint])
+    rows, objective = solution.rows, problem.spec.energy.objective
     least, needed = float(constraint.needed[i]), constraint.needed
-
-    def wins(limit: int) -> bool:
-        there = with_limit(rows, problem.spec, constraint, limit)
-        return best(there, others & (needed <= limit), problem.spec.energy.objective) == i
-
-    if constraint.rule not in LATENCIES or wins(round(least)):
+    if constraint.rule not in LATENCIES:
         return least
-    low, high = round(least), 2 * round(least)
-    while not wins(high):
+    others = feasible(solution.constraints, len(rows), without=[constraint])
+    figures = _figures(rows, objective)
+
+    def suffices(limit: int) -> bool:
+        plan = best(with_limit(rows, problem.spec, constraint, limit), others & (needed <= limit), objective)
+        return plan is not None and figures[plan] <= figures[i] * (1 + FREE)
+
+    low, high = round(least) - 1, round(least)
+    while not suffices(high):
         low, high = high, 2 * high
-        if high > _FAR * least:
-            return least
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if wins(middle) else (middle, high)
+        low, high = (low, middle) if suffices(middle) else (middle, high)
     return float(high)

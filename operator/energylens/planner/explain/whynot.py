@@ -161,14 +161,15 @@ class _Duel:
                 yield self._winning(own, own.render(looser[0]), mine & (own.needed <= looser[0]), False, relaxes=True)
 
     def tightenings(self) -> Iterator[Winning]:
-        """Yield for each constraint, including those not in the spec, the loosest value that removes all rivals."""
+        """Yield for each constraint, including those not in the spec, the loosest value that removes all rivals.
+
+        A requested candidate must be allowed.
+        """
         for own, other in self._pairs(self._all_limits(self.asked), self._all_limits(self.solution)):
             if own.needed is None or other.needed is None:
                 continue
             mine, theirs = self._left(own, other)
             mine &= own.holds
-            if not mine.any():
-                continue
             limits = np.unique(other.needed[theirs & other.holds])[::-1] - other.resolution
             loosest = next((t for t in limits if self._wins(own, other, mine, theirs, t)), None)
             if loosest is not None:
@@ -282,10 +283,9 @@ def _without(solution: Solution, rule: str) -> BoolArray:
 
 
 def _nearest(asked: Solution, mask: BoolArray) -> int:
-    """Return the candidate of a mask that breaks the rules least, one that can run if there is one."""
-    able = mask & asked.rows.supported & asked.rows.fits
+    """Return the candidate of a mask that can run and breaks the rules least; at least one of them can run."""
     # All distances may be infinite, under a load that makes every queue grow without bound.
-    among = np.flatnonzero(able if able.any() else mask)
+    among = np.flatnonzero(mask & asked.rows.supported & asked.rows.fits)
     distance = np.sum([c.distance for c in asked.constraints], axis=0)
     return int(among[np.argmin(distance[among])])
 

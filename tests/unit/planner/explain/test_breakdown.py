@@ -37,6 +37,14 @@ def problem(
     return problem_for(asked, models["70b"], snapshot, gpus, predictor, None, None)
 
 
+def energy_within(problem: Problem, itl_milliseconds: int) -> float:
+    """Return the joules per output token of the plan under another objective."""
+    slo = problem.spec.slo.model_copy(update={"itl_milliseconds": itl_milliseconds})
+    found = solve(replace(problem, spec=problem.spec.model_copy(update={"slo": slo})))
+    assert found.chosen is not None
+    return float(found.rows.joules_per_output_token[found.chosen])
+
+
 def test_each_price_is_what_planning_without_the_constraint_saves(problem: Problem) -> None:
     solution = solve(problem)
     assert solution.chosen is not None
@@ -53,11 +61,33 @@ def test_each_price_is_what_planning_without_the_constraint_saves(problem: Probl
     assert price.joules_saved == pytest.approx(energies[0] - energies[1])
     assert price.value == "15"
     assert price.needed is not None
-    looser = problem.spec.slo.model_copy(update={"itl_milliseconds": int(price.needed)})
-    within = solve(replace(problem, spec=problem.spec.model_copy(update={"slo": looser})))
-    assert within.chosen is not None
-    assert within.rows.joules_per_output_token[within.chosen] == pytest.approx(energies[1])
+    assert energy_within(problem, int(price.needed)) == pytest.approx(energies[1], rel=1e-3)
+    assert energy_within(problem, int(price.needed) - 1) > 1.001 * energies[1]
     assert found["spec.hardware.gpuProducts"].needed is None
+
+
+def test_another_plan_that_saves_as_much_needs_no_more(
+    make_deployment: Callable[..., LLMDeployment], make_snapshot: Callable[..., ClusterSnapshot]
+) -> None:
+    """The best plan without a latency may have a smaller batch than an equal one that wins at a lower limit."""
+    asked = make_deployment(
+        workload={"inputTokens": 300, "outputTokens": 400, "requestsPerSecond": "4"},
+        slo={"percentile": "P50", "ttftMilliseconds": 2000, "itlMilliseconds": 30},
+        planning={"overrides": {"replicas": 1}},
+    )
+    model = load_model("meta-llama/Llama-3.1-70B-Instruct")
+    snapshot = make_snapshot((find_gpu("B200").product, 8, 1), (find_gpu("H200").product, 8, 1))
+    problem = problem_for(asked, model, snapshot, load_gpus(), load_predictor(), None, None)
+    solution = solve(problem)
+    (price,) = (price for price in prices(problem, solution) if price.field == "spec.slo.itlMilliseconds")
+    saves = float(solution.rows.joules_per_output_token[price.plan])
+    assert price.needed is not None
+    assert energy_within(problem, int(price.needed)) == pytest.approx(saves, rel=1.1e-3)
+    assert energy_within(problem, int(price.needed) - 1) > 1.1 * saves
+    # The price of that limit is no news.
+    slo = problem.spec.slo.model_copy(update={"itl_milliseconds": int(price.needed)})
+    within = replace(problem, spec=problem.spec.model_copy(update={"slo": slo}))
+    assert prices(within, solve(within)) == ()
 
 
 def test_prices_need_a_plan(problem: Problem) -> None:
