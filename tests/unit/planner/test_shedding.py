@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from tests.unit.planner.conftest import H100, L40S, ArithmeticPredictor
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus, PrefillReplicas, ReplicaPower
 from energylens.data import load_gpus, load_model, load_predictor
 from energylens.planner import plan
-from energylens.planner.shedding import MOST_COUNTS, Running, counts_of, replica_powers, with_fewer_replicas
+from energylens.planner.shedding import MOST_COUNTS, Running, counts_of, is_priced, replica_powers, with_fewer_replicas
 from energylens.planner.types import ClusterSnapshot, Feasible, PowerAllowance
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
@@ -150,3 +150,51 @@ def test_of_many_replicas_some_numbers_are_priced_the_fewest_among_them() -> Non
     assert counts_of(4, 4) == counts_of(3, 4) == ()
     many = counts_of(1000, 7)
     assert (len(many), many[0], many[-1]) == (MOST_COUNTS, 999, 7)
+
+
+@pytest.mark.parametrize(("batch", "data", "requests"), [(64, 1, 2 * 64), (1024, 1, 2 * 799), (16, 2, 2 * 32)])
+def test_saturated_replicas_have_as_many_requests_as_batch_and_cache_hold(
+    batch: int,
+    data: int,
+    requests: int,
+    make_deployment: Callable[..., LLMDeployment],
+    make_snapshot: Callable[..., ClusterSnapshot],
+    models: Mapping[str, ModelSpec],
+    gpus: Mapping[str, GpuSpec],
+    predictor: ArithmeticPredictor,
+) -> None:
+    """Beside the weights of 8B, 55.9 GB hold 799 requests of 700 tokens of 0.1 MB."""
+    shape, name = ("8b", "meta-llama/Llama-3.1-8B-Instruct") if data == 1 else ("moe", "Qwen/Qwen3-30B-A3B")
+    overrides = {"tensorParallel": 1, "dataParallel": data, "replicas": 2, "maxBatchSize": batch}
+    asked = make_deployment(name, planning={"overrides": overrides})
+    snapshot = make_snapshot((H100, 8, 1))
+    whole = plan(asked, models[shape], snapshot, gpus, predictor)
+    assert isinstance(whole, Feasible)
+    running = Running(asked, models[shape], whole.plan, snapshot, gpus, predictor)
+    pinned = running.pinned(2)
+    assert pinned is not None
+    problem, solution, rows = running.solved(pinned)
+    load = running.saturated(pinned, problem, solution, rows[0]).spec.workload
+    assert (load.concurrency, load.requests_per_second) == (requests, None)
+
+
+def test_a_plan_is_priced_if_it_lists_every_number_of_replicas(
+    running: Callable[..., tuple[PlanStatus, Fewer]],
+) -> None:
+    whole, _ = running()
+
+    def listed(*counts: int, **more: Any) -> PlanStatus:
+        powers = tuple(ReplicaPower(replicas=count, power_watts=100 * count) for count in counts)
+        return whole.model_copy(update={"fewer_replicas": powers} | more)
+
+    assert is_priced(listed(3, 2, 1), 1)
+    assert is_priced(listed(3, 2), 2)
+    assert not is_priced(listed(3, 2), 1)
+    assert not is_priced(listed(3, 2, 1), 2)
+    assert is_priced(listed(), 4)
+    # Without the replicas of one role, those of the other carry no load.
+    apart = PrefillReplicas(
+        **{name: getattr(whole, name) for name in PrefillReplicas.model_fields if hasattr(whole, name)}
+    )
+    assert is_priced(listed(prefill=apart), 1)
+    assert not is_priced(listed(3, 2, 1, prefill=apart), 1)

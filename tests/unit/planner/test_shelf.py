@@ -84,3 +84,18 @@ def test_counting_is_bounded() -> None:
     shelf = Shelf[str](100)
     hits(shelf, names(3 * MOST_COUNTED))
     assert len(shelf._asked) <= MOST_COUNTED
+
+
+@pytest.mark.parametrize(("size", "left"), [(10, 9), (11, 8), (20, 8), (21, 7)])
+def test_no_more_is_driven_out_than_a_value_needs(size: int, left: int) -> None:
+    shelf = Shelf[str](100)
+    keys = names(10)
+    hits(shelf, keys)
+    for number, key in enumerate(reversed(keys)):
+        # The first keys are asked for most.
+        hits(shelf, [key] * number)
+    for _ in range(5):
+        shelf.ask("new")
+    shelf.put("new", "new", size)
+    assert [key for key in keys if shelf.get(key)] == keys[:left]
+    assert (shelf.get("new"), shelf.size) == ("new", 10 * left + size)

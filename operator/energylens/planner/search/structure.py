@@ -41,7 +41,7 @@ def structure(
     reason = np.where(reason == "", refused, reason)
     supported = reason == ""
     rank_gpus = layouts.tensor_parallel * layouts.pipeline_parallel
-    spread = (space.nodes_per_replica > 1) & (layouts.data_parallel > 1) & (space.gpus_per_node % rank_gpus != 0)
+    spread = (layouts.data_parallel > 1) & (space.gpus_per_node % rank_gpus != 0)
     reason[supported & spread] = "a data-parallel rank of a replica over several nodes must fit into one of them"
     cap = layouts.power_cap_watts
     too_low, too_high = cap < space.gpu.power_limit_min_watts, cap > space.gpu.power_limit_max_watts
