@@ -296,3 +296,22 @@ def test_a_saving_that_equals_the_cost_of_the_switch_does_not_pay_it_back() -> N
     for joules, reason in ((1_800_000.0, "DoesNotPayBack"), (1_799_999.0, "EnergySaving")):
         assert decision(current, new, replan=replan, cost=SwitchCost(joules, 1.0)).reason == reason
     assert decision(current, new, replan=replan).reason == "EnergySaving"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "steps", "refused"),
+    [([], None, False), ([], 2048, False), (["--max-num-batched-tokens=4096"], None, False),
+     (["--max-num-batched-tokens=4096"], 2048, True)],
+)  # fmt: skip
+def test_steps_that_an_argument_fixes_are_not_those_of_a_plan_with_its_own(
+    arguments: list[str],
+    steps: int | None,
+    refused: bool,
+    gpus: dict[str, GpuSpec],
+    make_deployment: Callable[..., LLMDeployment],
+) -> None:
+    asked = make_deployment(engine={"type": "VLLM", "extraArgs": arguments})
+    found = pinned_to(asked, status(max_batched_tokens=steps), gpus)
+    text = "spec.engine.extraArgs has '--max-num-batched-tokens=4096', and the running plan has steps of 2048 tokens"
+    assert (found == text) is refused
+    assert isinstance(found, str) is refused
