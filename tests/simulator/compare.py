@@ -5,10 +5,10 @@ says of arrivals, chunks, slots and waiting. Prompts are log-normal with the spr
 all alike or log-normal, times between requests exponential or gamma distributed.
 
 Near capacity a queue forgets slowly: at 95 %, the P95 of TTFT of 300,000 requests differs by a fifth or more from one
-run to the next, so that there are four million of them in a hundred runs side by side. ``--runs`` and ``--requests``
+run to the next, so that there are at least 1.2 million of them in 200 runs side by side. ``--runs`` and ``--requests``
 say how many runs of how many requests, ``--load`` which loads; beside each error of TTFT stands the standard error of
-the simulated percentile. All tables take some minutes for each variant.
-"""
+the simulated percentile. ``python -m tests.simulator.tables FILE`` serves all variants and writes the tables of
+docs/accuracy.md."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Case:
     """Arrivals over what the predictor says that the replica can serve."""
     requests: int = 40_000
     """Of one run. Near capacity a batch of 256 takes some thousand requests to fill."""
-    runs: int = 100
+    runs: int = 200
     arrivals: float = 1.0
     """Squared coefficient of variation of the times between requests."""
     outputs: float = 0.0
@@ -215,9 +215,11 @@ LOADS = (
     ("meta-llama/Llama-3.1-70B-Instruct", "H100", 4, 1000, 300, 64),
     ("Qwen/Qwen3-30B-A3B", "H100", 2, 1000, 1000, 128),
 )
-UTILIZATIONS = (0.2, 0.5, 0.7, 0.8, 0.9, 0.95)
-REQUESTS = {0.8: 15_000, 0.9: 20_000, 0.95: 40_000}
-"""Requests of each run by load; 5,000 below."""
+UTILIZATIONS = (0.5, 0.8, 0.9, 0.95)
+FEWER = (0.5, 0.8, 0.95)
+"""The same of cases that are not plain."""
+REQUESTS = {0.5: 800, 0.8: 1_500, 0.9: 3_000, 0.95: 6_000}
+"""Requests of each run by load."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "Poisson arrivals": {},
     "outputs of SCV 0.5": {"outputs": 0.5},
@@ -238,16 +240,21 @@ MIXED = "a mix of shapes"
 
 
 def grid(variant: str) -> Iterator[Case]:
-    """Yield the cases of a table; those that are not plain at half the loads."""
+    """Yield the cases of a table; those that are not plain at fewer loads."""
     if variant == MIXED:
         for classes in MIXES.values():
             for model, gpu, tensor_parallel, slots in MIXED_ON:
-                for utilization in UTILIZATIONS[1::2]:
+                for utilization in FEWER:
                     yield Case(model, gpu, tensor_parallel, 0, 0, slots, utilization, classes=classes)
         return
     for load in LOADS:
-        for utilization in UTILIZATIONS if not VARIANTS[variant] else UTILIZATIONS[1::2]:
+        for utilization in UTILIZATIONS if not VARIANTS[variant] else FEWER:
             yield replace(Case(*load, utilization), **VARIANTS[variant])
+
+
+def requests_of(case: Case) -> int:
+    """Return the requests of each run with which a case stands in a table; after bursts a queue lasts longer."""
+    return REQUESTS[case.utilization] * (2 if case.arrivals > 1.0 else 1)
 
 
 @dataclass(frozen=True)
@@ -268,7 +275,11 @@ class Figures:
 def judged(predictor: Predictor, case: Case) -> Figures:
     """Return what is predicted and what is simulated of a case."""
     rate, found = predicted(predictor, case)
-    real = simulated(predictor, case, rate, int(found.max_concurrency[0]))
+    return figures(found, simulated(predictor, case, rate, int(found.max_concurrency[0])))
+
+
+def figures(found: Prediction, real: Outcome) -> Figures:
+    """Return the figures of a prediction of one replica beside what was simulated."""
     here = {"throughput": 1.0, "running": float(found.concurrency[0])}
     there = {"throughput": real.throughput, "running": real.running}
     before = 1e3 * FIRST_TOKEN_SECONDS
@@ -292,9 +303,9 @@ def main(arguments: Sequence[str]) -> None:
     """Print tables of errors in percent, of the named variants or of all."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help=", ".join((*VARIANTS, MIXED)))
-    parser.add_argument("--requests", type=int, help="of one run (default: 5,000, and up to 40,000 near capacity)")
+    parser.add_argument("--requests", type=int, help="of one run (default: 800, and up to 12,000 near capacity)")
     parser.add_argument(
-        "--load", type=float, nargs="*", default=UTILIZATIONS, help="share of the capacity, such as 0.95"
+        "--load", type=float, nargs="*", default=UTILIZATIONS, choices=UTILIZATIONS, help="share of the capacity"
     )
     parser.add_argument("--runs", type=int, default=Case.runs, help="runs of each case (default %(default)s)")
     parser.add_argument("--plot", metavar="FILE", help="draw the first variant")
@@ -308,8 +319,7 @@ def main(arguments: Sequence[str]) -> None:
         for each in grid(variant):
             if each.utilization not in asked.load:
                 continue
-            requests = asked.requests or REQUESTS.get(each.utilization, 5_000)
-            case = replace(each, requests=requests, runs=asked.runs)
+            case = replace(each, requests=asked.requests or requests_of(each), runs=asked.runs)
             rows.append((case, judged(predictor, case)))
             off, noise = rows[-1][1].errors, rows[-1][1].noise
             if len(rows) == 1:

@@ -18,6 +18,7 @@ from energylens.predictor.types import FloatArray, IntArray
 
 WINDOW = 4
 """Requests of a run that one operation looks at."""
+_OFFSETS = np.arange(WINDOW)[:, None]
 RESOLVED = 1024
 """Steps whose ends are kept until the requests that end with them are looked up."""
 BINS = 8192
@@ -183,12 +184,12 @@ def _leading(values: npt.NDArray[np.number], begin: IntArray, most: npt.NDArray[
 
     Values rise along a run and end with one that exceeds every bound.
     """
-    offsets = np.arange(WINDOW)
-    found = np.asarray((values.take(begin[:, None] + offsets, mode="clip") <= most[:, None]).sum(axis=1))
-    full = np.flatnonzero(found == WINDOW)
+    below = values.take(begin + _OFFSETS, mode="clip") <= most
+    found = np.add.reduce(below, axis=0, dtype=np.int64)
+    full = np.flatnonzero(below[-1])
     while full.size:
         at = begin[full] + found[full]
-        more = (values.take(at[:, None] + offsets, mode="clip") <= most[full, None]).sum(axis=1)
+        more = (values.take(at + _OFFSETS, mode="clip") <= most[full]).sum(axis=0)
         found[full] += more
         full = full[more == WINDOW]
     return found

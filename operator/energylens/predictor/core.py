@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from energylens.predictor.figures import prediction, served_pace
+from energylens.predictor.figures import prediction, schedule_of, served_pace
 from energylens.predictor.fitted.adjustment import Adjustment, adjustment
 from energylens.predictor.fitted.coefficients import Coefficients
 from energylens.predictor.fitted.evidence import Evidence, evidence
@@ -22,7 +22,7 @@ from energylens.predictor.load.mixture import StepMixture
 from energylens.predictor.load.operating_point import NearbySteps, OperatingPoint
 from energylens.predictor.load.scenario import Role, Scenario
 from energylens.predictor.load.steady import Physics, Steady, phase_mixture, steady_state
-from energylens.predictor.load.ttft import Schedule, arrival_latencies
+from energylens.predictor.load.ttft import arrival_latencies
 from energylens.predictor.model.architecture import ModelSpec, served_on
 from energylens.predictor.model.drafts import draft_of
 from energylens.predictor.model.memory import memory, resident_sequences
@@ -32,7 +32,7 @@ from energylens.predictor.step.rates import KernelRates, data_sheet, kernel_rate
 from energylens.predictor.step.work import graph_tokens
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Sampled, Workload
 
-CODE_VERSION = "15"
+CODE_VERSION = "16"
 BESIDE = 1.25
 """Ratio to the running sequences at which a replica is also timed, to learn how steps grow."""
 
@@ -165,7 +165,7 @@ class Predictor:
         point = self._arriving(scenario, requests_per_second, held)
         _, measured = self.constants(gpu)
         served = served_pace(point, self._adjustment(point, measured).factors["step"])
-        schedule = Schedule(self.profile.steps_ahead, self.profile.step_limits(gpu, layouts, model))
+        schedule = schedule_of(self.profile, scenario)
         found = arrival_latencies(point, served, schedule, by_class=True)
         return tuple({level: 1e3 * seconds for level, seconds in each.items()} for each in found.class_ttft)
 

@@ -10,13 +10,14 @@ from energylens.predictor.fitted.adjustment import Adjustment
 from energylens.predictor.fitted.profiles import EngineProfile
 from energylens.predictor.load.decoding import Decoding, until_last_token
 from energylens.predictor.load.operating_point import OperatingPoint
+from energylens.predictor.load.scenario import Scenario
 from energylens.predictor.load.ttft import (
     LEVELS,
     Schedule,
     ServedPace,
     arrival_latencies,
     saturated_decoding,
-    saturated_steps,
+    steps_in_flight,
     ttft_in_flight_ms,
 )
 from energylens.predictor.prediction import Interval, Memory, Prediction
@@ -94,16 +95,20 @@ def _latencies(
     point: OperatingPoint, served: ServedPace, profile: EngineProfile
 ) -> tuple[dict[float, FloatArray], Mapping[float, FloatArray], Decoding]:
     """Return the uncorrected TTFT in ms and step time in s by level, each of shape (n,), and the TPOT."""
+    schedule = schedule_of(profile, point.scenario)
     if point.waiting is not None:
-        ttft = dict(ttft_in_flight_ms(point, served, profile.steps_ahead))
-        return ttft, saturated_steps(point), saturated_decoding(point)
-    scenario = point.scenario
-    limits = profile.step_limits(scenario.gpu, scenario.layouts, scenario.model)
-    schedule = Schedule(profile.steps_ahead, limits)
+        ttft = dict(ttft_in_flight_ms(point, served, schedule))
+        return ttft, steps_in_flight(point, schedule), saturated_decoding(point)
     found = arrival_latencies(point, served, schedule)
     ttft = {level: 1e3 * seconds for level, seconds in found.ttft.items()}
     steps = {level: seconds / served.step_factor for level, seconds in found.step.items()}
     return ttft, steps, found.decoding
+
+
+def schedule_of(profile: EngineProfile, scenario: Scenario) -> Schedule:
+    """Return how the engine composes the steps of n replicas."""
+    asked = scenario.gpu, scenario.layouts, scenario.model
+    return Schedule(profile.steps_ahead, profile.step_limits(*asked), profile.default_limits(*asked))
 
 
 def served_pace(point: OperatingPoint, factor: FloatArray) -> ServedPace:

@@ -182,7 +182,8 @@ def solve(problem: Problem, most_gpus: int | None = None) -> Solution:
 
 def _tries_steps(spec: LLMDeploymentSpec) -> bool:
     """Return whether candidates that break latencies are tried with other tokens per step."""
-    plans = EngineSettings.of(spec.engine).plans_steps and spec.workload.in_flight is None
+    # A job has no latencies that other steps could mend.
+    plans = EngineSettings.of(spec.engine).plans_steps and spec.workload.job is None
     return plans and spec.planning.overrides.max_batched_tokens is None
 
 

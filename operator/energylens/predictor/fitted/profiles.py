@@ -67,6 +67,11 @@ class EngineProfile:
         tokens = self.step_tokens or default_step_tokens(self.engine, gpu)
         return step_limits(self.engine, tokens, layouts, model).astype(np.float64)
 
+    def default_limits(self, gpu: GpuSpec, layouts: Layouts, model: ModelSpec) -> FloatArray:
+        """Return the tokens that a step of a data-parallel rank computes at most if no argument says so, (n,)."""
+        plain = replace(layouts, max_batched_tokens=np.zeros_like(layouts.max_batched_tokens))
+        return step_limits(self.engine, default_step_tokens(self.engine, gpu), plain, model).astype(np.float64)
+
     def lockstep_of(self, gpu: GpuSpec, layouts: Layouts, model: ModelSpec) -> Lockstep:
         """Return how the ranks of candidates step together."""
         return replace(self.lockstep, chunk=self.step_limits(gpu, layouts, model))

@@ -163,7 +163,7 @@ class StepMixture:
         """
         none = np.exp(-self.starts)
         z = normal_quantiles(np.maximum((level - none) / np.maximum(1.0 - none, 1e-12), SHORTEST))
-        mean, variance = self._prompts()
+        mean, variance = self.prompts()
         width = np.log1p(variance / mean**2)
         base, slope = self._line()
         prompts = base + slope * mean * np.exp(z * np.sqrt(width) - width / 2.0)
@@ -176,7 +176,7 @@ class StepMixture:
         """Variance of a prompt's length over the square of the mean length."""
         return np.expm1(np.asarray(self.prompt_spread, dtype=np.float64) ** 2)
 
-    def _prompts(self) -> tuple[FloatArray, FloatArray]:
+    def prompts(self) -> tuple[FloatArray, FloatArray]:
         """Return mean and variance of the prompt tokens of a step that has any, in prompts of mean length."""
         mean = self.starts_when_mixed
         square = mean * (1.0 + self.prompt_variance + self.starts)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from energylens.predictor.load.chunks import RARE, Chunks
 from energylens.predictor.load.decoding import Decoding
 from energylens.predictor.load.loop import OpenLoop, room_of, stable_chunks
 from energylens.predictor.load.occupancy import overlap
@@ -49,6 +50,8 @@ class Schedule:
     """Steps that are composed before the step that a request joins."""
     step_tokens: FloatArray
     """Most tokens in a step of a rank, shape (n,)."""
+    default_tokens: FloatArray
+    """The same if no argument says otherwise."""
 
 
 def arrival_latencies(
@@ -88,12 +91,41 @@ def saturated_decoding(point: OperatingPoint) -> Decoding:
 
 
 def saturated_steps(point: OperatingPoint) -> dict[float, FloatArray]:
-    """Return quantiles in seconds of the steps of a full replica by level, shape (n,) each, from physics alone."""
+    """Return quantiles in seconds of the steps of a full replica by level, shape (n,) each, from physics alone.
+
+    Steps have room for all prompts.
+    """
     mixture = point.pace.mixture
     median = mixture.quantile(0.5)
     steps = {level: mixture.tail(level, median) for level in STEP_LEVELS if level > 0.5}
     steps[0.5] = median if point.median_step is None else point.median_step
     return steps
+
+
+def steps_in_flight(point: OperatingPoint, schedule: Schedule) -> dict[float, FloatArray]:
+    """Return quantiles in seconds of steps by level, shape (n,) each, with a fixed number of requests in flight.
+
+    No step has more prompt tokens than the engine's limit. The median of the default was fitted to runs, so that other
+    limits only change it by a factor.
+    """
+    steps = saturated_steps(point)
+    own, default = (_chunks(point, tokens) for tokens in (schedule.step_tokens, schedule.default_tokens))
+    limited, changed = own.longer > RARE, schedule.step_tokens != schedule.default_tokens
+    if limited.any():
+        for level in STEP_LEVELS[1:]:
+            steps[level] = np.where(limited, own.quantile(level), steps[level])
+    if changed.any():
+        steps[0.5] = np.where(changed, steps[0.5] * own.quantile(0.5) / default.quantile(0.5), steps[0.5])
+    for level in STEP_LEVELS[1:]:
+        steps[level] = np.maximum(steps[level], steps[0.5])
+    return steps
+
+
+def _chunks(point: OperatingPoint, step_tokens: FloatArray) -> Chunks:
+    scenario = point.scenario
+    running, ranks = point.running_while_busy / scenario.lanes, scenario.lockstep_ranks
+    room = room_of(step_tokens, running, ranks, scenario.workload.computed_prompt)
+    return Chunks(point.pace.mixture, room / point.starts_together, point.starts_together)
 
 
 def open_loop(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> OpenLoop:
@@ -165,29 +197,38 @@ def _slopes(
     return (decode - terms.decode) / more, slope
 
 
-def ttft_in_flight_ms(point: OperatingPoint, served: ServedPace, steps_ahead: float) -> Mapping[float, FloatArray]:
+def ttft_in_flight_ms(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> Mapping[float, FloatArray]:
     """Return quantiles of the TTFT in ms by level, if each request follows the end of another.
 
     Args:
         point: The operating point of the replicas.
         served: Throughput of the replicas at that point.
-        steps_ahead: Steps that the engine composes before the step that a request joins.
+        schedule: How the engine composes its steps.
     """
     # A decode replica receives the prompt's KV cache over a link.
-    transfer = _transfer_seconds(point) if point.scenario.role == "decode" else 0.0
-    return {level: 1e3 * seconds for level, seconds in _closed_loop(point, served, steps_ahead, transfer).items()}
+    transfer = _transfer_seconds(point) if point.scenario.role == "decode" else np.zeros_like(served.step)
+    more = transfer + _further_steps(point, served, schedule)
+    return {level: 1e3 * seconds for level, seconds in _closed_loop(point, served, schedule.steps_ahead, more).items()}
+
+
+def _further_steps(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> FloatArray:
+    """Return by how many seconds a prompt takes longer than in steps of the default length, shape (n,)."""
+    if point.scenario.role == "decode" or not (schedule.step_tokens != schedule.default_tokens).any():
+        return np.zeros_like(served.step)
+    own, default = (_chunks(point, tokens).of_prompt for tokens in (schedule.step_tokens, schedule.default_tokens))
+    return np.asarray((own - default) * (point.pace.mixture.decode + point.pace.mixture.once) * served.step_factor)
 
 
 def _closed_loop(
-    point: OperatingPoint, served: ServedPace, steps_ahead: float, transfer: float
+    point: OperatingPoint, served: ServedPace, steps_ahead: float, more: FloatArray
 ) -> dict[float, FloatArray]:
     """Return quantiles in seconds with a fixed number of requests in flight, each following the end of another.
 
     A prompt waits for the other requests' prompts and, with fewer places than requests, first for a place (Little's
-    law).
+    law). ``more`` are seconds, shape (n,), that the first token takes beyond these.
     """
     in_flight = point.running_while_busy / point.scenario.layouts.data_parallel
-    base = _unqueued(point, served, steps_ahead, transfer, met=np.minimum(in_flight - 1.0, 1.0))
+    base = _unqueued(point, served, steps_ahead, more, met=np.minimum(in_flight - 1.0, 1.0))
     one_more = _prefill(point, served, 2.0) - _prefill(point, served, 1.0)
     output = point.scenario.workload.output_tokens
     decoding = 1e-3 * served.tpot_ms * (output - 1.0)
@@ -207,7 +248,7 @@ def _closed_loop(
 
 
 def _unqueued(
-    point: OperatingPoint, served: ServedPace, steps_ahead: float, transfer: float, met: FloatArray
+    point: OperatingPoint, served: ServedPace, steps_ahead: float, more: FloatArray, met: FloatArray
 ) -> FloatArray:
     """Return seconds to the first token without waiting for a place or for other prompts.
 
@@ -215,11 +256,11 @@ def _unqueued(
         point: The operating point of the replicas.
         served: Throughput of the replicas at that point.
         steps_ahead: Steps that are already scheduled, for which a request that arrives while others run also waits.
-        transfer: Seconds for the transfer of the prompt's KV cache over a link.
+        more: Seconds for the transfer of the prompt's KV cache over a link and for further steps, shape (n,).
         met: Probability that a request arrives while others run; it then waits for the rest of their step.
     """
     rest = met * served.step * (0.5 + steps_ahead)
-    return np.asarray(FIRST_TOKEN_SECONDS + _prefill(point, served, 1.0) + rest + transfer)
+    return np.asarray(FIRST_TOKEN_SECONDS + _prefill(point, served, 1.0) + rest + more)
 
 
 def _prefill(point: OperatingPoint, served: ServedPace, prompts: float) -> FloatArray:

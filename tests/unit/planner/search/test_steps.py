@@ -95,9 +95,21 @@ def test_an_override_is_what_the_plan_has() -> None:
     assert found.max_batched_tokens == 1536
 
 
-def test_a_number_of_requests_in_flight_keeps_the_engines_steps() -> None:
-    load = {"inputTokens": 6000, "outputTokens": 300, "concurrency": 16}
-    assert plan_of(deployment(workload=load)).max_batched_tokens is None
+def test_shorter_steps_let_half_of_the_gpus_do_for_a_number_of_requests_in_flight() -> None:
+    load = {"inputTokens": 6000, "outputTokens": 200, "concurrency": 16}
+    found = plan_of(deployment(workload=load))
+    own = plan_of(deployment(workload=load, planning={"overrides": {"maxBatchedTokens": 0}}))
+    assert (found.gpus, own.gpus) == (1, 2)
+    assert (found.max_batched_tokens, own.max_batched_tokens) == (1024, None)
+    assert found.predicted.itl_milliseconds < 60
+    # With 300 output tokens, fewer than one step in twenty has prompts: no step length matters.
+    rare = {"inputTokens": 6000, "outputTokens": 300, "concurrency": 12}
+    assert plan_of(deployment(workload=rare)).max_batched_tokens is None
+
+
+def test_a_job_without_latencies_keeps_the_engines_steps() -> None:
+    job = {"inputTokens": 6000, "outputTokens": 200, "job": {"requests": 2000, "completeWithinSeconds": 7200}}
+    assert plan_of(deployment(workload=job, slo={})).max_batched_tokens is None
 
 
 def test_sglang_takes_whole_pages_only() -> None:
