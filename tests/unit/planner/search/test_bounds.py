@@ -128,7 +128,16 @@ def test_without_nodes_there_is_no_bound(ask: Ask) -> None:
 
 @pytest.mark.parametrize(
     ("counts", "steps"),
-    [((8, 8), ()), ((9, 0), (16, 64)), ((0, 9), (16, 64)), ((32, 1), (16, 64)), ((33, 1), (16, 64, 256)), ((0, 0), ())],
+    [
+        ((8, 8), ()),
+        ((9, 0), (16, 64)),
+        ((0, 9), (16, 64)),
+        ((32, 1), (16, 64)),
+        ((33, 1), (16, 64, 256)),
+        ((128, 0), (16, 64, 256)),
+        ((129, 0), (16, 64, 256, 1024)),
+        ((0, 0), ()),
+    ],
 )
 def test_bounds_are_those_below_the_gpus_of_the_largest_product(
     counts: tuple[int, int], steps: tuple[int, ...], ask: Ask
@@ -165,8 +174,12 @@ def test_too_little_power_is_found_within_a_bound_that_has_what_a_message_names(
     if every.chosen is not None or most is None:
         assert few.chosen is None or power_restricts(few, problem.spec) == power_restricts(every, problem.spec)
         return
-    # Every candidate that the power leaves, and the one of least power, lie within the bound.
-    assert int(watts + 0.5) / 72.0 <= most + 1
+    # Every candidate that the power leaves, and the one of least power, lie within the bound, and within no lower one.
+    assert most == next(
+        step
+        for step in (16, 64, 160)
+        if watts + 0.5 < 72.0 * (step + 1) and least_power(problem, step) < 72.0 * (step + 1)
+    )
     power = [c for c in few.constraints if c.kind == "Power"]
     least = [
         float(
@@ -180,8 +193,16 @@ def test_too_little_power_is_found_within_a_bound_that_has_what_a_message_names(
     assert least[0] == least[1] < (most + 1) * 72.0
 
 
-def test_power_restricts_where_another_plan_would_be_chosen(ask: Ask) -> None:
-    free = ask("8b", nodes=nodes(2), **CASES[7])
+def least_power(problem: Problem, most: int) -> float:
+    """Return the least power of candidates within a bound that meet every rule but the power, W; infinite if none."""
+    found = solve(problem, most)
+    mask = np.logical_and.reduce([c.holds for c in found.constraints if c.kind != "Power"])
+    return float(np.min(found.rows.power_watts[mask], initial=np.inf))
+
+
+@pytest.mark.parametrize("slo", [{}, {"itlMilliseconds": 7, "percentile": "P50"}])
+def test_power_restricts_where_another_plan_would_be_chosen(slo: dict[str, Any], ask: Ask) -> None:
+    free = ask("8b", nodes=nodes(2), slo=slo, **CASES[7])
     whole = solve(free)
     assert whole.chosen is not None
     watts = float(whole.rows.power_watts[whole.chosen])
@@ -194,12 +215,12 @@ def test_power_restricts_where_another_plan_would_be_chosen(ask: Ask) -> None:
 def test_the_inventory_names_sizes_until_a_product_has_more_gpus_than_the_bound(ask: Ask) -> None:
     problem = ask("8b")
     spec, model, gpus = problem.spec, problem.model, problem.gpus
-    mixed = (*nodes(2), *nodes(1, 1, 4), GpuNode("none", H100, 0))
-    whole = [[H100, 4, 1], [H100, 8, 2], [L40S, 4, 1]]
+    mixed = (*nodes(2), *nodes(1, 1, 4), GpuNode("none", H100, 0), GpuNode("one", L40S, 1))
+    whole = [[H100, 4, 1], [H100, 8, 2], [L40S, 1, 1], [L40S, 4, 1]]
     assert inventory_within(spec, model, mixed, gpus, None) == whole
     assert inventory_within(spec, model, mixed, gpus, 20) == whole
     some = inventory_within(spec, model, mixed, gpus, 19)
-    assert [entry[:2] for entry in some] == [[H100, 19], [L40S, 4]]
+    assert [entry[:2] for entry in some] == [[H100, 19], [L40S, 1], [L40S, 4]]
     assert inventory_within(spec, model, nodes(20), gpus, 19) == inventory_within(spec, model, nodes(21), gpus, 19)
     assert inventory_within(spec, model, nodes(2), {}, 4) == [[H100, 8, 2]]
     digests = {
@@ -227,7 +248,14 @@ def test_nodes_are_seen_up_to_the_number_that_a_plan_can_use() -> None:
     assert list(seen.values()) == [16]
 
 
+def test_a_cluster_of_up_to_64_gpus_of_each_product_is_small(ask: Ask) -> None:
+    spec = ask("8b").spec
+    assert list(bounds(spec, (*nodes(8), GpuNode("more", L40S, 64)), corrected=False)) == [None]
+    assert list(bounds(spec, (*nodes(8), GpuNode("more", H100, 1)), corrected=False)) == [16, 64, None]
+
+
 def test_places_are_counted_for_every_size_of_pods() -> None:
+    assert places_within([], 16) == places_within([0], None) == {}
     free = [8, 5, 0, 3, 3]
     for most in (None, 4, 7, 100):
         expected = Counter({size: sum(gpus // size for gpus in free) for size in range(1, 9)})
