@@ -73,6 +73,26 @@ def test_the_pods_stay_what_they_are(running: Callable[..., tuple[PlanStatus, Fe
     assert found.lowest_power_watts == whole.lowest_power_watts
 
 
+def test_a_plan_that_is_shed_again_is_still_shed_from_the_whole(
+    make_deployment: Callable[..., LLMDeployment],
+    make_snapshot: Callable[..., ClusterSnapshot],
+    models: Mapping[str, ModelSpec],
+    gpus: Mapping[str, GpuSpec],
+    predictor: ArithmeticPredictor,
+) -> None:
+    overrides = {"tensorParallel": 2, "replicas": 4, "maxBatchSize": 64}
+    asked = make_deployment("meta-llama/Llama-3.1-8B-Instruct", planning={"overrides": overrides})
+    snapshot = make_snapshot((H100, 8, 1), used=8, owner="team-a/chat")
+    whole = plan(asked, models["8b"], snapshot, gpus, predictor)
+    assert isinstance(whole, Feasible)
+    sheds = PowerAllowance(1.0, "EnergyBudget team-a/cap", sheds=True)
+    shed = whole.plan.model_copy(update={"replicas": 3, "shed_from_replicas": 4, "shed_from_power_watts": 9000})
+    for running, power in ((whole.plan, whole.plan.predicted.power_watts), (shed, 9000)):
+        found = with_fewer_replicas(Running(asked, models["8b"], running, snapshot, gpus, predictor), sheds)
+        assert found is not None
+        assert (found.replicas, found.shed_from_replicas, found.shed_from_power_watts) == (1, 4, power)
+
+
 def test_never_below_the_floor(running: Callable[..., tuple[PlanStatus, Fewer]]) -> None:
     _, fewer = running(minReplicas=3)
     found = fewer(1.0)

@@ -86,7 +86,7 @@ def test_counting_is_bounded() -> None:
     assert len(shelf._asked) <= MOST_COUNTED
 
 
-@pytest.mark.parametrize(("size", "left"), [(10, 9), (11, 8), (20, 8), (21, 7)])
+@pytest.mark.parametrize(("size", "left"), [(10, 9), (11, 8), (20, 8), (21, 7), (100, 0)])
 def test_no_more_is_driven_out_than_a_value_needs(size: int, left: int) -> None:
     shelf = Shelf[str](100)
     keys = names(10)
@@ -94,8 +94,33 @@ def test_no_more_is_driven_out_than_a_value_needs(size: int, left: int) -> None:
     for number, key in enumerate(reversed(keys)):
         # The first keys are asked for most.
         hits(shelf, [key] * number)
-    for _ in range(5):
+    for _ in range(20):
         shelf.ask("new")
     shelf.put("new", "new", size)
     assert [key for key in keys if shelf.get(key)] == keys[:left]
     assert (shelf.get("new"), shelf.size) == ("new", 10 * left + size)
+
+
+def test_a_value_that_just_fits_drives_out_nothing() -> None:
+    shelf = Shelf[str](100)
+    hits(shelf, [*names(9), "new"])
+    assert (len(shelf), shelf.size) == (10, 100)
+
+
+def test_a_key_takes_a_place_when_it_is_asked_for_twice_more_often() -> None:
+    shelf = Shelf[str](10)
+    hits(shelf, ["a"] * 3)
+    hits(shelf, ["b"] * 4)
+    assert (shelf.get("a"), shelf.get("b")) == ("a", None)
+    hits(shelf, ["b"])
+    assert (shelf.get("a"), shelf.get("b")) == (None, "b")
+
+
+def test_after_sixteen_requests_for_each_value_former_ones_count_half() -> None:
+    """The seventeenth request halves the sixteen before it, so that 9 count; 11 are two more."""
+    shelf = Shelf[str](10)
+    hits(shelf, ["a"] * 17)
+    hits(shelf, ["b"] * 10)
+    assert (shelf.get("a"), shelf.get("b")) == ("a", None)
+    hits(shelf, ["b"])
+    assert (shelf.get("a"), shelf.get("b")) == (None, "b")
