@@ -13,6 +13,7 @@ from energylens.decide.deployment.pods.workloads import Workloads, workload_revi
 from energylens.decide.preview import Preview, World, counted_from_now, new_body, preview
 from energylens.decide.reasons import Reason
 from energylens.planner.types import ClusterSnapshot, GpuAllocation, GpuNode
+from energylens.serving.support import PLAN_KEY
 
 KEY, CAP = ("team", "llama"), "EnergyBudget team/cap"
 PINNED = {"overrides": {"tensorParallel": 2, "maxBatchSize": 64, "replicas": 2}}
@@ -121,6 +122,31 @@ def test_a_new_plan_counts_in_the_condition_on_its_budget() -> None:
     assert conditions(none.status)["WithinEnergyBudget"][0] == "True"
 
 
+def test_a_budget_never_displaces_the_running_plan() -> None:
+    first = only(cluster())
+    few = budget({"powerWatts": 1, "action": "Deny"})
+    stays = only(cluster(budgets=[few], **running(first)), asked(status=first.status))
+    assert stays.inputs.allowance is not None
+    assert stays.inputs.allowance.watts == planned(first).predicted.power_watts
+
+
+def test_the_plan_of_the_pods_is_read_while_another_waits_for_approval() -> None:
+    first = only(cluster())
+    manual = {"overrides": {**PINNED["overrides"], "maxBatchSize": 32}, "mode": "Manual"}
+    new = only(cluster(), asked(planning=manual))
+    table = {"data": {PLAN_KEY: planned(first).model_dump_json(by_alias=True, exclude_none=True)}}
+    waits = only(
+        cluster(config_maps={("team", "llama-plan"): table}, **running(first)),
+        asked(status=new.status, planning=manual),
+    )
+    assert planned(waits).hash == planned(new).hash
+    assert (waits.status["activeRevision"]["planHash"], waits.status["activeRevision"]["maxBatchSize"]) == (
+        planned(first).hash,
+        64,
+    )
+    assert waits.inputs.standing == planned(first)
+
+
 def test_objects_are_read_in_the_namespace_of_the_deployment() -> None:
     shapes = {"data": {"config.json": "[]"}}
     named = asked(model={"name": "in-house", "configRef": {"name": "shapes"}})
@@ -183,6 +209,10 @@ def test_a_plan_of_several_nodes_takes_over_from_the_deployment_that_serves() ->
     assert messages(found)["Ready"] == (
         f"0 of 1 replicas of plan {planned(found).hash} are ready; 2 replicas of the previous revision still serve"
     )
+    # The Deployment goes once the new pods are ready, whether its pods are known or not.
+    unseen = running(first) | {"pods": {}}
+    replaced = only(cluster(8, 8, 8, **unseen), asked(planning=spanning))
+    assert conditions(replaced.status)["Progressing"] == ("True", "RollingSurge")
 
 
 LIMITED: dict[str, Any] = {"energy": {"budget": {"energyWattHours": 200_000, "action": "Enforce"}}}

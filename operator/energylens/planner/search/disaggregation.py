@@ -186,7 +186,8 @@ def _undominated(rows: Candidates, mask: BoolArray, extra: tuple[FloatArray, ...
             rows.power_watts,
             rows.ttft_upper_ms,
             rows.ttft_ms,
-            (rows.replicas * rows.nodes_per_replica).astype(np.float64),
+            # As many as pods, which have the same size.
+            rows.gpus.astype(np.float64),
             *extra,
         )
         costs = np.column_stack([column[same] for column in figures])

@@ -190,6 +190,13 @@ def test_sizes_that_do_not_divide_each_other_exchange_no_cache(pairs: Pairs) -> 
     assert sizes(feasible(pairs(**parts, hardware=six, pairing=SERVED))) == (3, 3)
 
 
+def test_prefill_may_have_the_larger_size(pairs: Pairs) -> None:
+    """Prompts of 6,000 tokens take longer than the objective on one GPU."""
+    load = {"inputTokens": 6000, "outputTokens": 200, "requestsPerSecond": "1"}
+    found = feasible(pairs(workload=load, slo={"ttftMilliseconds": 200}, pairing=SERVED))
+    assert sizes(found) == (2, 1)
+
+
 def _running(found: Disaggregated, pair: Pair) -> PlanStatus:
     """Return a pair as a plan without figures."""
     prefill = PrefillReplicas(**dict(layout_at(found.prefill, pair.prefill)))

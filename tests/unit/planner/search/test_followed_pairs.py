@@ -72,6 +72,10 @@ def test_the_better_pair_is_the_plan(setup: Setup, make_snapshot: Snapshots) -> 
     if isinstance(without, Feasible):
         assert mine < parse_quantity(without.plan.predicted.joules_per_output_token)
         assert found.alternatives[-1].replicas == without.plan.replicas
+        lowest = without.plan.lowest_power_watts
+        assert lowest is not None
+        assert lowest != found.predicted.power_watts
+        assert found.lowest_power_watts == min(lowest, found.predicted.power_watts)
     compared = setup.plan("8b", snapshot, planning={"disaggregation": "Compare"}, **parts)
     if isinstance(compared, Feasible):
         assert compared.plan.prefill is None
@@ -116,6 +120,10 @@ def test_where_no_plan_meets_the_spec_the_best_pair_says_why(setup: Setup, make_
     assert isinstance(result, Infeasible)
     assert "; with separate prefill and decode, on " in result.message
     assert "TTFT P95" in result.message.rpartition("with separate prefill and decode")[2]
+    tight = PARTS | {"slo": {"ttftMilliseconds": 20, "itlMilliseconds": 20}}
+    compared = setup.plan("8b", make_snapshot((H100, 8, 1)), **tight)
+    assert isinstance(compared, Infeasible)
+    assert "separate prefill and decode" not in compared.message
 
 
 def test_overrides_that_no_pair_can_have_leave_a_plan_without_roles(setup: Setup, make_snapshot: Snapshots) -> None:
@@ -265,3 +273,24 @@ def test_a_version_without_the_feature_plans_without_roles(setup: Setup, make_sn
     old = {"image": "vllm/vllm-openai:v0.20.0"}
     result = follow(setup, make_snapshot((H100, 8, 1)), engine=old, **parts)
     assert not isinstance(result, Feasible) or result.plan.prefill is None
+
+
+def test_what_binds_a_pair_is_found_by_its_gpus_where_they_are_minimised(
+    setup: Setup, make_snapshot: Snapshots
+) -> None:
+    result = follow(setup, make_snapshot((H100, 8, 1)), energy={"objective": "MinimizeGPUs"})
+    assert isinstance(result, Feasible)
+    assert (result.plan.prefill is not None, result.plan.gpus) == (True, 3)
+    # Two GPUs without roles would do, and miss the objective.
+    assert result.plan.binding_constraint == "spec.slo.itlMilliseconds"
+
+
+@pytest.mark.parametrize("watts", [None, 1e6])
+def test_power_that_is_limited_may_have_ruled_out_better_pairs(
+    watts: float | None, setup: Setup, make_snapshot: Snapshots
+) -> None:
+    allowance = None if watts is None else PowerAllowance(watts, "EnergyBudget team-a/cap")
+    result = follow(setup, make_snapshot((H100, 8, 1)), allowance=allowance)
+    assert isinstance(result, Feasible)
+    assert result.plan.prefill is not None
+    assert result.restricted is (watts is not None)
