@@ -9,17 +9,22 @@ import numpy as np
 import pytest
 from tests.unit.planner.conftest import H100, H200, L40S
 from tests.unit.planner.search.conftest import Ask
+from tests.unit.planner.search.large import asked
+from tests.unit.planner.search.test_objective import candidates
 
+from energylens.api.llmdeployment import LLMDeploymentSpec
 from energylens.planner.inventory.capacity import replicas_that_fit
 from energylens.planner.search import problem as module
-from energylens.planner.search.breach import with_limit
-from energylens.planner.search.constraints import feasible
+from energylens.planner.search.breach import with_breach, with_limit
+from energylens.planner.search.candidates import Candidates
+from energylens.planner.search.constraints import build_constraints, feasible
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.job import Job
 from energylens.planner.search.load import Reserve
-from energylens.planner.search.objective import objective_values
+from energylens.planner.search.objective import best, objective_values
 from energylens.planner.search.problem import (
     Problem,
+    Solution,
     binding_constraint,
     clipped,
     kept_candidates,
@@ -275,3 +280,33 @@ def test_the_binding_constraint_is_the_one_whose_removal_saves_most(
     assert (least if lowest[least] < 0.999 * value else "None") == field
     # Nothing is left to gain below a value that no candidate reaches.
     assert binding_constraint(solution, problem.spec, beyond=1e-12) == "None"
+
+
+def bound_of(rows: Candidates, spec: LLMDeploymentSpec) -> tuple[int | None, str]:
+    """Return the chosen candidate and the binding constraint of some rows."""
+    rows = with_breach(rows, spec)
+    constraints = build_constraints(rows, spec, rows.products, ((8, 8),), None)
+    chosen = best(rows, feasible(constraints, len(rows)), "MinimizeEnergy")
+    return chosen, binding_constraint(Solution(rows, constraints, chosen), spec)
+
+
+def test_what_saves_less_than_a_tie_of_the_plan_does_not_bind() -> None:
+    """The plan ties with a lower candidate on two nodes; one that breaks the ITL uses less than the plan only."""
+    spec = asked(slo={"itlMilliseconds": 30}).spec
+    rows = candidates({"joules": 0.4, "own": 0.1, "nodes": 2}, {"joules": 0.405, "own": 0.1}, {"joules": 0.403})
+    itl = np.asarray([20.0, 20.0, 35.0])
+    rows = replace(rows, itl_ms=itl, itl_upper_ms=itl, itl_decode_upper_ms=itl)
+    assert bound_of(rows, spec) == (1, "None")
+    lower = replace(rows, joules_per_output_token=np.asarray([0.4, 0.405, 0.39]))
+    assert bound_of(lower, spec) == (1, "spec.slo.itlMilliseconds")
+
+
+def test_an_objective_whose_chance_of_breaking_raises_the_plan_does_not_bind_by_that() -> None:
+    """Without the ITL the plan needs 0.3985 J, less than the candidate that breaks the ITL."""
+    spec = asked(slo={"itlMilliseconds": 30}).spec
+    rows = candidates({"joules": 0.4, "own": 0.1, "nodes": 2}, {"joules": 0.3985, "own": 0.1}, {"joules": 0.399})
+    itl, upper = np.asarray([10.0, 25.0, 35.0]), np.asarray([10.0, 25.5, 35.0])
+    rows = replace(rows, itl_ms=itl, itl_upper_ms=upper, itl_decode_upper_ms=itl)
+    risky = with_breach(rows, spec)
+    assert 0.4 < objective_values(risky, "MinimizeEnergy")[1] < 0.404
+    assert bound_of(rows, spec) == (1, "None")
