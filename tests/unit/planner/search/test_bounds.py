@@ -164,33 +164,23 @@ def test_more_gpus_may_cost_less_under_some_specs(parts: dict[str, Any], bounded
 
 
 @pytest.mark.parametrize("watts", [100.0, 300.0, 500.0, 5000.0])
-@pytest.mark.parametrize("parts", [CASES[0], CASES[7], CASES[9]])
+@pytest.mark.parametrize("parts", [CASES[0], CASES[2], CASES[7], CASES[9]])
 def test_too_little_power_is_found_within_a_bound_that_has_what_a_message_names(
     parts: dict[str, Any], watts: float, ask: Ask
 ) -> None:
     problem = ask("8b", nodes=nodes(), allowance=PowerAllowance(watts, BUDGET), **parts)
     (few, most), every = solve_within(problem), solve(problem)
     assert (few.chosen is None) == (every.chosen is None)
-    if every.chosen is not None or most is None:
-        assert few.chosen is None or power_restricts(few, problem.spec) == power_restricts(every, problem.spec)
+    if every.chosen is not None:
+        assert power_restricts(few, problem.spec) == power_restricts(every, problem.spec)
         return
     # Every candidate that the power leaves, and the one of least power, lie within the bound, and within no lower one.
-    assert most == next(
-        step
-        for step in (16, 64, 160)
-        if watts + 0.5 < 72.0 * (step + 1) and least_power(problem, step) < 72.0 * (step + 1)
-    )
-    power = [c for c in few.constraints if c.kind == "Power"]
-    least = [
-        float(
-            found.rows.power_watts[
-                np.logical_and.reduce([c.holds for c in found.constraints if c.kind != "Power"])
-            ].min()
-        )
-        for found in (few, every)
-    ]
-    assert power
-    assert least[0] == least[1] < (most + 1) * 72.0
+    least = {step: least_power(problem, step) for step in (16, 64)}
+    proved = [step for step, power in least.items() if watts + 0.5 < 72.0 * (step + 1) and power < 72.0 * (step + 1)]
+    assert most == (proved[0] if proved else None)
+    assert proved or parts["workload"]["requestsPerSecond"] == "300"
+    if most is not None:
+        assert least[most] == least_power(problem, 160)
 
 
 def least_power(problem: Problem, most: int) -> float:

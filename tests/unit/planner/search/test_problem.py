@@ -243,7 +243,11 @@ def test_candidates_whose_steps_may_change_are_predicted_anew(ask: Ask) -> None:
     steps[-1] = 4096
     rows = replace(solution.rows, layouts=replace(solution.rows.layouts, max_batched_tokens=steps))
     assert kept_candidates(replace(solution, rows=rows), problem.spec) is None
-    assert kept_candidates(replace(solution, rows=rows), fixed.spec) is not None
+    stepped = replace(solution, rows=rows)
+    told = {"type": "VLLM", "extraArgs": ["--max-num-batched-tokens=8192"]}
+    job = {"inputTokens": 300, "outputTokens": 400, "job": {"requests": 100, "completeWithinSeconds": 3600}}
+    for other in (fixed, ask("8b", slo=slo, engine=told), ask("8b", workload=job)):
+        assert kept_candidates(stepped, other.spec) is not None
 
 
 def lowest_without(problem: Problem, field: str) -> float:
