@@ -89,8 +89,11 @@ def test_a_budget_of_nodes_counts_the_products_and_pods_on_them() -> None:
 
 def test_energy_that_no_operator_counted_yet_is_all_there() -> None:
     """1,000 kWh from noon of March 1 on are 1,366 W; the limit is offered in steps."""
-    found = limits(world(budget(powerWatts=None, energyWattHours=1_000_000), deployments={}))
-    assert found[0].watts == pytest.approx(1_000_000 / (31 * 24 - 12), rel=0.02)
+    asked = budget(powerWatts=None, energyWattHours=1_000_000)
+    from_a_file = {**asked, "metadata": {"name": "cap", "namespace": "team"}}
+    for body in (asked, from_a_file):
+        found = limits(world(body, deployments={}))
+        assert found[0].watts == pytest.approx(1_000_000 / (31 * 24 - 12), rel=0.02)
 
 
 def test_a_budget_that_cannot_be_used_is_named() -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
+import numpy as np
 import pytest
 from tests.unit.planner.conftest import H100, H200, L40S, ArithmeticPredictor
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.data import find_gpu, load_gpus, load_model
 from energylens.data.predictor import load_predictor
-from energylens.planner.explain.breakdown import parts_of, prices
+from energylens.planner.explain.breakdown import JOB_PART, parts_of, prices
 from energylens.planner.planning import problem_for
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.problem import Problem, solve
 from energylens.planner.types import ClusterSnapshot
+from energylens.predictor.breakdown import EnergyParts, energy_parts
 from energylens.predictor.fitted.recalibration import Learned, Lesson
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
@@ -129,3 +132,47 @@ def test_parts_add_up_to_the_energy_of_the_candidate(
         parts = parts_of(problem, rows, i)
         assert parts is not None
         assert sum(parts.values()) == pytest.approx(float(rows.joules_per_output_token[i]))
+
+
+@pytest.mark.parametrize("load", [{"requestsPerSecond": "2"}, {"concurrency": 24}])
+def test_parts_are_those_of_one_replica_under_its_part_of_the_load(
+    load: dict[str, Any],
+    make_deployment: Callable[..., LLMDeployment],
+    make_snapshot: Callable[..., ClusterSnapshot],
+) -> None:
+    asked = make_deployment(
+        workload={"inputTokens": 300, "outputTokens": 400, **load}, planning={"overrides": {"replicas": 2}}
+    )
+    model, gpu = load_model("meta-llama/Llama-3.1-8B-Instruct"), find_gpu("H100")
+    snapshot, predictor = make_snapshot((gpu.product, 4, 1)), load_predictor()
+    problem = problem_for(asked, model, snapshot, load_gpus(), predictor, None, None)
+    solution = solve(problem)
+    assert solution.chosen is not None
+    layouts, workload = solution.rows.layouts.take(np.array([solution.chosen])), problem.load.workload
+    if "concurrency" in load:
+        one = predictor.at_concurrency(problem.model, gpu, layouts, workload, np.array([12.0]))
+    else:
+        one = predictor.at_rate(problem.model, gpu, layouts, workload, np.array([1.0]))
+    expected = energy_parts(predictor, problem.model, gpu, layouts, workload, one, saturated="concurrency" in load)
+    assert parts_of(problem, solution.rows, solution.chosen) == {
+        f.name: pytest.approx(float(getattr(expected, f.name)[0])) for f in fields(EnergyParts)
+    }
+
+
+def test_a_job_also_pays_for_its_start_and_for_idling(
+    make_deployment: Callable[..., LLMDeployment], make_snapshot: Callable[..., ClusterSnapshot]
+) -> None:
+    job = {"requests": 2000, "completeWithinSeconds": 3600}
+    asked = make_deployment(workload={"inputTokens": 300, "outputTokens": 400, "job": job}, slo={})
+    snapshot = make_snapshot((find_gpu("H100").product, 4, 1))
+    model = load_model("meta-llama/Llama-3.1-8B-Instruct")
+    problem = problem_for(asked, model, snapshot, load_gpus(), load_predictor(), None, None)
+    solution = solve(problem)
+    assert solution.chosen is not None
+    total = float(solution.rows.joules_per_output_token[solution.chosen])
+    beside = float(solution.rows.idle_job_share[solution.chosen])
+    parts = parts_of(problem, solution.rows, solution.chosen)
+    assert parts is not None
+    assert 0.05 < beside < 0.95
+    assert parts[JOB_PART] == pytest.approx(beside * total)
+    assert sum(parts.values()) == pytest.approx(total)

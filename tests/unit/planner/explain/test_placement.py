@@ -76,6 +76,20 @@ def test_products_that_no_node_has_are_named(attempt: Attempt) -> None:
     assert energy(attempt(nodes)) == pytest.approx(joules, rel=1e-3)
 
 
+def test_products_that_nodes_have_are_a_rule_over_candidates(attempt: Attempt) -> None:
+    """Its change is named once."""
+    result = attempt([node(L40S, 1), node(H100, 4)], hardware={"gpuProducts": ["L40S"]})
+    assert isinstance(result, Infeasible)
+    assert [r.change.allowed for r in result.relaxations if r.field == "spec.hardware.gpuProducts"] == [f"[{H100}]"]
+
+
+def test_a_taint_that_is_tolerated_already_is_named_once(attempt: Attempt) -> None:
+    spot = {"key": "spot", "operator": "Exists", "effect": "NoExecute"}
+    nodes = [node(L40S, 1), node(H100, 4, SPOT, TEAM)]
+    value, allowed, _ = changes(attempt(nodes, hardware={"tolerations": [spot]}))["spec.hardware.tolerations"]
+    assert (value, allowed) == ("[spot:NoExecute]", "[spot:NoExecute, team=search:NoSchedule]")
+
+
 def test_what_would_not_be_enough_is_not_named(attempt: Attempt) -> None:
     both = [node(L40S, 1), node(H100, 4, TEAM, pool="b")]
     assert "spec.hardware.tolerations" not in changes(attempt(both, hardware={"nodeSelector": {"pool": "a"}}))

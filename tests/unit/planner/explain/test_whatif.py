@@ -39,6 +39,7 @@ def test_fewer_bits_take_less_energy_and_the_plan_stays_what_it_is(make_deployme
     assert planned.chosen is not None
     assert energy["None"] == float(planned.rows.joules_per_output_token[planned.chosen])
     assert max(energy["INT4"], energy["FP8"]) < energy["None"]
+    assert {one.refused for one in found.values() if one.solution.chosen is not None} == {""}
     assert [name for name, one in found.items() if one.is_stored] == ["None"]
     assert [name for name, one in found.items() if one.converts] == ["FP8"]
     # What the operator plans is refused as before.
