@@ -91,5 +91,5 @@ def _said(error: ValidationError) -> str:
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fields).lstrip(".")
     message, given = str(first["msg"]).removeprefix("Value error, "), first["input"]
     is_said = isinstance(given, dict) or f"'{given}'" in message
-    value = "" if is_said else f": {json.dumps(given, default=str, skipkeys=True)}"
+    value = "" if is_said else f": {json.dumps(given)}"
     return f"entry {entry + 1}{f', {field}' if field else ''}{value}: {message}"
