@@ -48,14 +48,14 @@ coverage: $(STAMP) ## Say which statements unit and fault tests run; lines added
 fuzz: $(STAMP) ## Plan 20,000 random valid specs, clusters and budgets (an hour or two); FUZZ_EXAMPLES=N for another number
 	ENERGYLENS_FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),20000) $(BIN)/pytest tests/fuzz -p no:cacheprovider
 
-faults: $(STAMP) ## Play every scenario under every fault between operator and API server (hours)
-	ENERGYLENS_FAULTS=all $(BIN)/pytest tests/controlplane/test_operator_faults.py tests/controlplane/check_upgrade.py tests/controlplane/test_operator_availability.py -rP
+faults: $(STAMP) ## Play every scenario under every fault between operator and API server (hours); PART=3/8 plays the third of eight parts
+	ENERGYLENS_PART=$(PART) ENERGYLENS_FAULTS=all $(BIN)/pytest tests/controlplane/test_operator_faults.py tests/controlplane/check_upgrade.py tests/controlplane/test_operator_availability.py -rP
 
-transitions: $(STAMP) ## Walk an LLMDeployment through 2,000 specs drawn from the schema (an hour or two); CHANGES=N for another number
-	ENERGYLENS_TRANSITIONS=$(or $(CHANGES),2000) $(BIN)/pytest tests/controlplane/check_transitions.py -rP
+transitions: $(STAMP) ## Walk an LLMDeployment through 2,000 specs drawn from the schema (an hour or two); CHANGES=N for another number, PART=3/8 for a part
+	ENERGYLENS_PART=$(PART) ENERGYLENS_TRANSITIONS=$(or $(CHANGES),2000) $(BIN)/pytest tests/controlplane/check_transitions.py -rP
 
-soak: $(STAMP) ## Change specs 10,000 times and watch the operator's memory and open files (an hour or two); CHANGES=N for another number
-	ENERGYLENS_SOAK=$(or $(CHANGES),10000) $(BIN)/pytest tests/controlplane/test_operator_soak.py -rP
+soak: $(STAMP) ## Change specs 10,000 times and watch the operator's memory and open files (an hour or two); CHANGES=N for another number, PART=3/8 for a part
+	ENERGYLENS_PART=$(PART) ENERGYLENS_SOAK=$(or $(CHANGES),10000) $(BIN)/pytest tests/controlplane/test_operator_soak.py -rP
 
 # An empty BASE_IMAGE leaves the base image to the Dockerfile; a release pins its digest.
 image: $(STAMP) ## Build the operator's image, the same for the same commit; IMAGE=REGISTRY/energylens:0.1.0 ENGINE=podman BASE_IMAGE=python:3.13-slim@sha256:...

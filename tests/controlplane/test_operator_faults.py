@@ -1,7 +1,7 @@
 """Every scenario under every fault of the wire ends as it does without one.
 
-The whole grid is played with ENERGYLENS_FAULTS=all (`make faults`, hours); else each kind of fault
-meets one scenario.
+The whole grid is played with ENERGYLENS_FAULTS=all (`make faults`, hours), or a part of its scenarios, as with
+ENERGYLENS_PART=3/8; else each kind of fault meets one scenario.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from tests.support.api_client import ApiClient
 from tests.support.fault_grid import CRASHES, FAULTS, REQUESTS, WATCHES, Cell, Grid
 from tests.support.fault_scenarios import SCENARIOS, UPDATES
 from tests.support.faulty_operator import operator_behind_proxy
+from tests.support.parts import Part
 
 from energylens_dev.devcluster import RunningCluster
 
@@ -31,7 +32,7 @@ def grid(chart: RunningCluster, api: ApiClient, tmp_path_factory: pytest.TempPat
 def cells(faults: Sequence[str]) -> list[Cell]:
     """Return the cells of some faults: each with each scenario in the long run, else with one of them in turn."""
     if ALL:
-        return [Cell(scenario, fault) for fault in faults for scenario in (*SCENARIOS, *UPDATES)]
+        return [Cell(scenario, fault) for fault in faults for scenario in Part.of().items((*SCENARIOS, *UPDATES))]
     every = [*REQUESTS, *WATCHES, *CRASHES]
     # The first four meet every other scenario, and the rest those between.
     turns = {fault: 2 * every.index(fault) + (every.index(fault) >= len(SCENARIOS) // 2) for fault in faults}
