@@ -84,7 +84,8 @@ class ObjectivePrice:
     watts: float
     """Energy saved if the objective is removed, W."""
     needed: str | None
-    """Value of the objective that would allow the plan without the objective."""
+    """Value of the objective that would allow the plan without the objective; None if removing the objective saves
+    nothing, or if that plan meets the objective and is avoided for its chance of breaking the objective."""
 
 
 def nodes_of(snapshot: ClusterSnapshot, owners: Collection[str]) -> tuple[Node, ...]:
@@ -138,8 +139,9 @@ def objective_prices(fleet: Fleet, plan: FleetPlan) -> Iterator[ObjectivePrice]:
                 if found is None or saved[number] <= _NOTHING:
                     break
                 if number == 0 and objective.needed is not None:
-                    row = looser[1][found.chosen[deployment.name]]
-                    needed = objective.render(float(objective.needed[row]))
+                    at = float(objective.needed[looser[1][found.chosen[deployment.name]]])
+                    # A plan that meets the objective was only too likely to break it.
+                    needed = objective.render(at) if at > float(parse_quantity(objective.value)) else None
             yield ObjectivePrice(deployment.name, objective.field, objective.value, saved[1], saved[0], needed)
 
 

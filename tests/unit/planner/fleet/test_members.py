@@ -14,7 +14,7 @@ from energylens.planner.fleet.joint import BrokenObjective
 from energylens.planner.fleet.members import FleetMember, deployment_of, member_of
 from energylens.planner.fleet.milp import Program
 from energylens.planner.planning import problem_for
-from energylens.planner.search.objective import joules_at_risk, ranked, rounded
+from energylens.planner.search.objective import best, joules_at_risk, ranked, rounded
 from energylens.planner.types import ClusterSnapshot
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
@@ -165,3 +165,18 @@ def test_energy_is_counted_at_the_throughput_of_the_best_plan_of_an_empty_cluste
     assert free.tokens_per_second == crowded.tokens_per_second == tokens
     impossible = build("8b", workload=load, slo={"itlMilliseconds": 1})
     assert impossible.tokens_per_second == best_of_all.rows.output_tokens_per_second[best_of_all.chosen]
+
+
+def test_energy_is_counted_at_the_throughput_of_a_plan_that_holds_the_load(build: Callable[..., FleetMember]) -> None:
+    """Four replicas with batches of 64 would use less energy, but 300 requests wait for places there."""
+    load = {"inputTokens": 300, "outputTokens": 400, "concurrency": 300}
+    planning = {"overrides": {"maxBatchSize": 64, "tensorParallel": 1, "pipelineParallel": 1}}
+    impossible = build("8b", workload=load, slo={"itlMilliseconds": 1}, planning=planning)
+    rows = impossible.solution.rows
+    able = rows.sustainable & np.isfinite(rows.joules_per_output_token)
+    leader, lower = best(rows, able, "MinimizeEnergy"), best(rows, np.isfinite(rows.power_watts), "MinimizeEnergy")
+    assert leader is not None
+    assert lower is not None
+    assert not rows.sustainable[lower]
+    assert impossible.tokens_per_second == rows.output_tokens_per_second[leader]
+    assert impossible.tokens_per_second != rows.output_tokens_per_second[lower]
