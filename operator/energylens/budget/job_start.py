@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -16,6 +16,10 @@ MIN_GAIN = 0.02
 """Share of the weighted energy by which another start must be better than the planned one. A move costs nothing, but
 clients wait for the planned time, which therefore must not change with the noise of forecasts."""
 _JOULES_PER_KILOWATT_HOUR = 3.6e6
+QUARTER_SECONDS = 900
+"""Slots in which budgets reserve power for jobs."""
+Starts = npt.NDArray[np.int64]
+"""Starts in seconds since the Unix epoch."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -47,11 +51,14 @@ def best_start(
     latest: datetime,
     values: HourlyValues,
     planned: datetime | None = None,
+    allowed: Callable[[Starts], npt.NDArray[np.bool_]] | None = None,
+    lengths: Sequence[int] = (),
 ) -> StartChoice | None:
     """Return the whole second at which a job starts best, the earliest of equal ones; None if no start is covered.
 
     The weighted energy is piecewise linear in the start, with bends where a phase begins or ends together with a value,
-    so that one of these moments, or an end of the allowed time, is exactly the best.
+    so that one of these moments, or an end of the allowed time, is exactly the best. If not all starts are
+    allowed, the ends of the quarters of an hour of the start and of the end are compared as well.
 
     Args:
         phases: The job, from the start of its pods on; the values must cover all of it.
@@ -59,6 +66,9 @@ def best_start(
         latest: The last start that ends in time, no earlier than ``earliest``.
         values: Grams or prices per kilowatt-hour.
         planned: A start that was planned before. It is kept unless another one is better by ``MIN_GAIN``.
+        allowed: Function from starts, in seconds since the Unix epoch, shape (m,), to whether they are allowed; None if
+            all are.
+        lengths: Seconds after the start at which reservations end, which therefore bound the allowed starts.
     """
     length = sum(phase.seconds for phase in phases)
     first = max(_up(earliest), _up(values.times[0]))
@@ -71,12 +81,20 @@ def best_start(
     # Values may begin within a second.
     starts = np.unique(np.concatenate([np.floor(bends), np.ceil(bends), [first, last]]).astype(np.int64))
     starts = starts[(starts >= first) & (starts <= last)]
+    if allowed is not None:
+        quarters = np.arange(first // QUARTER_SECONDS, last // QUARTER_SECONDS + 2) * QUARTER_SECONDS
+        ends = [quarters - length % QUARTER_SECONDS for length in lengths]
+        more = np.concatenate([starts, quarters, quarters - 1, *ends])
+        starts = np.unique(more[(more >= first) & (more <= last)])
+        starts = starts[allowed(starts)]
+        if not starts.size:
+            return None
     amounts = _amounts(phases, starts, edges, np.asarray(values.values))
     least = float(amounts.min())
     best = int(np.flatnonzero(amounts <= least + 1e-9 * max(abs(least), 1e-12))[0])
     start, amount = int(starts[best]), float(amounts[best])
-    if planned is not None and first <= _up(planned) <= last:
-        kept = _up(planned)
+    kept = first - 1 if planned is None else _up(planned)
+    if first <= kept <= last and (allowed is None or allowed(np.array([kept]))[0]):
         before = float(_amounts(phases, np.array([kept]), edges, np.asarray(values.values))[0])
         if before - amount <= MIN_GAIN * max(abs(before), abs(amount)):
             start, amount = kept, before

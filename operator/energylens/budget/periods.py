@@ -56,6 +56,19 @@ def period_at(period: Period, zone: ZoneInfo, now: datetime) -> Span:
     return Span(_midnight(begin, zone), _midnight(end, zone))
 
 
+MOST_PERIODS = 10_000
+"""Most periods of a job: the hours of more than a year, its longest time."""
+
+
+def periods_from(period: Period, zone: ZoneInfo, first: Span, hours: float) -> tuple[Span, ...]:
+    """Return the periods from ``first`` on, until they have a length of ``hours``; at least ``first``."""
+    found, until = [first], first.start + timedelta(hours=min(hours, MOST_PERIODS))
+    while found[-1].end < until:
+        end = found[-1].end
+        found.append(Span(end, end + _HOUR) if period == "Hour" else period_at(period, zone, end))
+    return tuple(found)
+
+
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
     """Return the first midnight of a date; for a skipped midnight, the moment of the clock change."""
     return datetime.combine(day, time(0), tzinfo=zone).astimezone(UTC)

@@ -84,34 +84,108 @@ class PowerAllowed:
     """Field of the limit that determines the power."""
 
 
-def power_allowed(spec: EnergyBudgetSpec, used: Usage, period: Span, now: datetime) -> PowerAllowed | None:
-    """Return the most power that meets every limit until the period ends; None without a limit."""
+@dataclass(frozen=True)
+class JobEnergy:
+    """Energy that jobs will still take, Wh; a job ends, so that its power does not count for a whole period."""
+
+    present: float = 0.0
+    """Until this period ends."""
+    later: tuple[tuple[float, float], ...] = ()
+    """Hours of each following period that a job reaches, and the energy in it."""
+    watts: float = 0.0
+    """Power of the jobs whose pods exist."""
+
+
+NO_JOBS = JobEnergy()
+
+
+@dataclass(frozen=True)
+class EnergyAllowed:
+    """Energy that a budget allows all of its members together."""
+
+    left_watt_hours: float
+    """In the rest of this period."""
+    whole_watt_hours: float | None
+    """In each later period; None if only this period is limited."""
+    hours_left: float
+    period_hours: float
+    step_watts: float
+    """Resolution of power: inputs of plans must not change in every reconcile."""
+    limit: str
+    """Field of the limit."""
+
+    def watts(self, jobs: JobEnergy = NO_JOBS) -> float:
+        """Return the most power without an end that is allowed beside jobs, W, in whole steps.
+
+        A plan without an end outlives the period, so it must fit the rest of this period and every later one.
+        """
+        found = math.inf
+        if self.hours_left > 0:
+            found = (self.left_watt_hours - jobs.present) / self.hours_left
+        if self.whole_watt_hours is not None:
+            found = min(found, self.whole_watt_hours / self.period_hours)
+            for hours, watt_hours in jobs.later:
+                found = min(found, (self.whole_watt_hours - watt_hours) / hours)
+        return math.floor(found / self.step_watts + 1e-9) * self.step_watts if math.isfinite(found) else found
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Power and energy that a budget allows all of its members together after a new or larger plan."""
+
+    power: PowerAllowed | None = None
+    energy: EnergyAllowed | None = None
+
+    @property
+    def limits(self) -> bool:
+        """Whether there is a limit."""
+        return self.power is not None or self.energy is not None
+
+    def tightest(self, jobs: JobEnergy = NO_JOBS) -> PowerAllowed | None:
+        """Return the most power of members without an end; None without a limit."""
+        found = [] if self.power is None else [self.power]
+        if self.energy is not None and math.isfinite(watts := self.energy.watts(jobs)):
+            found.append(PowerAllowed(watts, self.energy.limit))
+        return min(found, key=lambda allowed: allowed.watts, default=None)
+
+
+def power_allowed(
+    spec: EnergyBudgetSpec, used: Usage, period: Span, now: datetime, jobs: JobEnergy = NO_JOBS
+) -> PowerAllowed | None:
+    """Return the most power that meets every limit until the period ends; None without a limit.
+
+    Jobs keep their power until they end, and the others may draw what the energy of the jobs leaves.
+    """
     limits: list[PowerAllowed] = []
     if spec.power_watts is not None:
         limits.append(PowerAllowed(float(spec.power_watts), "spec.powerWatts"))
     if used.remaining_watt_hours is not None:
         hours = period.hours_left(now)
-        watts = used.remaining_watt_hours / hours if hours > 0 else math.inf
+        watts = max(0.0, used.remaining_watt_hours - jobs.present) / hours + jobs.watts if hours > 0 else math.inf
         limits.append(PowerAllowed(watts, used.limit))
     return min((limit for limit in limits if math.isfinite(limit.watts)), key=lambda p: p.watts, default=None)
 
 
-def growth_allowed(spec: EnergyBudgetSpec, used: Usage, period: Span, now: datetime) -> PowerAllowed | None:
-    """Return the most power that members may have after a new or larger plan; None without a limit.
+def growth(spec: EnergyBudgetSpec, used: Usage, period: Span, now: datetime) -> Growth:
+    """Return the power and the energy that members may have after a new or larger plan."""
+    power = None if spec.power_watts is None else PowerAllowed(float(spec.power_watts), "spec.powerWatts")
+    left, allowed = used.remaining_watt_hours, used.allowed_watt_hours
+    if left is None or allowed is None:
+        return Growth(power)
+    whole = allowed if used.limit == "spec.energyWattHours" else None
+    step = max(1.0, allowed / period.hours / 100.0)
+    return Growth(power, EnergyAllowed(left, whole, period.hours_left(now), period.hours, step, used.limit))
 
-    A plan outlives the period, so it must fit the rest of this period and a whole one after it. The result has steps of
-    a hundredth of a period's mean power, so that a plan's inputs do not change in every reconcile.
+
+def growth_allowed(
+    spec: EnergyBudgetSpec, used: Usage, period: Span, now: datetime, jobs: JobEnergy = NO_JOBS
+) -> PowerAllowed | None:
+    """Return the most power that members without an end may have after a new or larger plan; None without a limit.
+
+    A plan outlives the period, so it must fit the rest of this period and a whole one after it. Energy is offered in
+    steps of a hundredth of a period's mean power, so that a plan's inputs do not change in every reconcile.
     """
-    allowed = power_allowed(spec, used, period, now)
-    whole = used.allowed_watt_hours if used.limit == "spec.energyWattHours" else None
-    if whole is not None:
-        mean = whole / period.hours
-        if allowed is None or mean < allowed.watts:
-            allowed = PowerAllowed(mean, used.limit)
-    if allowed is None or allowed.limit == "spec.powerWatts" or used.allowed_watt_hours is None:
-        return allowed
-    step = max(1.0, used.allowed_watt_hours / period.hours / 100.0)
-    return PowerAllowed(math.floor(allowed.watts / step + 1e-9) * step, allowed.limit)
+    return growth(spec, used, period, now).tightest(jobs)
 
 
 Point = tuple[datetime, float]

@@ -12,8 +12,8 @@ from energylens.decide.deployment.loads.following import carried_load
 from energylens.decide.deployment.observed.observation import Allowed, Observation, PlanChoice, PodState, of_main
 from energylens.decide.deployment.plans.inputs import Inputs
 from energylens.decide.deployment.pods.children import Children, children
-from energylens.decide.deployment.pods.job_start import followed_start, looks_at, own_workload, planned_start
-from energylens.decide.deployment.pods.workloads import NO_WORKLOADS, Workloads, replicas_of
+from energylens.decide.deployment.pods.job_start import looks_at, own_workload, seen_start
+from energylens.decide.deployment.pods.workloads import NO_WORKLOADS, Workloads
 from energylens.decide.deployment.reports.events import transitions
 from energylens.decide.deployment.reports.status import status_of
 from energylens.decide.reasons import EventReason
@@ -83,9 +83,7 @@ def decide(
     workload = running.workloads.running(plan)
     pods = of_main(running.pods)
     own = own_workload(inputs.deployment, workload)
-    runs = own is not None and replicas_of(own) > 0
-    start = planned_start(inputs.deployment, planning.plan, inputs.job_hours, now, runs=runs)
-    start = followed_start(start, planning.plan, own, pods, now)
+    start = seen_start(inputs.deployment, planning.job_start, planning.plan, own, pods, now)
     if start is not None:
         planning = replace(planning, next_look=looks_at(start, now))
     observed = Observation(

@@ -19,8 +19,9 @@ from energylens.decide.deployment.plans.external import is_external
 from energylens.decide.deployment.plans.inputs import Inputs, adopted_at
 from energylens.decide.deployment.plans.replica import SeenPods, beside, is_asked, whole_load
 from energylens.decide.deployment.pods.deadlines import late_rollout
-from energylens.decide.deployment.pods.job_start import job_hours
-from energylens.decide.deployment.pods.workloads import NO_WORKLOADS, Workloads
+from energylens.decide.deployment.pods.job_hours import job_hours
+from energylens.decide.deployment.pods.job_start import own_workload
+from energylens.decide.deployment.pods.workloads import NO_WORKLOADS, Workloads, replicas_of
 from energylens.decide.learned.corrections import Pool
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.search.identity import action_hash
@@ -85,6 +86,7 @@ def gather(
     learned = learned_hours(deployment, measured_load(load_window))
     deployment = with_learned(deployment, learned)
     verifies = seen is not None and is_asked(deployment)
+    own = own_workload(deployment, workload)
     config, missing = model_config(deployment, named.config)
     return Inputs(
         deployment=deployment,
@@ -103,6 +105,7 @@ def gather(
         late=late_rollout(deployment, deployment.status.plan, workload, () if seen is None else seen.running_pods, now),
         load=followed_load(deployment, load_window),
         learned=learned,
+        runs=own is not None and replicas_of(own) > 0,
         beside=beside(deployment, workload, present.table, seen, window) if seen is not None and verifies else None,
     )
 

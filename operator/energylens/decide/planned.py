@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BaseModel, ValidationError
 
 from energylens.api.llmdeployment import WEEKDAYS, DeploymentBudget, EnergyAccount, Validation
+from energylens.decide.job_plan import JobTimes, PlannedJob, is_refused, job_of, job_times
 from energylens.records import dataclass
 
 Body = Mapping[str, Any]
@@ -109,6 +110,12 @@ class PlannedDeployment:
     """Whether no pods should run: the deployment is suspended, or an autoscaler scaled it to zero."""
     is_waiting: bool = False
     """Whether its pods start later, in the hours that are best for its job."""
+    is_refused: bool = False
+    """Whether its pods wait because budgets have no room for its job at any time."""
+    job: PlannedJob | None = None
+    """Its batch job; None for any other load, or if the plan does not say when the job ends."""
+    job_times: JobTimes | None = None
+    """When its batch job may run; None for any other load."""
     mode: str = "Auto"
     approved_plan_hash: str | None = None
     priority: int = 0
@@ -159,7 +166,7 @@ class PlannedDeployment:
 
     @property
     def _planned_watts(self) -> int:
-        if self.is_suspended or self.mode == "Advisory":
+        if self.is_suspended or self.mode == "Advisory" or self.is_refused:
             return 0
         planned = 0 if self.plan is None else self.plan.power_watts
         if not self.awaits_approval:
@@ -167,10 +174,15 @@ class PlannedDeployment:
         return 0 if self.running_power_watts is None else max(planned, self.running_power_watts)
 
     @property
+    def granted_watts(self) -> int:
+        """Power of the plan that budgets must leave to it, W: that of a plan in force, but no job without pods."""
+        return self.committed_watts if self.job is None or self.job.has_begun else 0
+
+    @property
     def reserved_watts(self) -> int:
         """Power kept from other deployments, W; the highest power of any hour if replicas follow the week.
 
-        A job that starts later keeps the power of its plan.
+        A job that starts later keeps the power of its plan; ``job`` has the time for which it does.
         """
         committed = self._planned_watts
         return committed if not committed or self.plan is None else max(committed, self.plan.peak_power_watts)
@@ -204,6 +216,7 @@ def planned(body: Body) -> PlannedDeployment:
     planning, energy, plan = spec.get("planning") or {}, spec.get("energy") or {}, status.get("plan")
     limited, running = status.get("budget") or {}, status.get("activeRevision") or {}
     watts = limited.get("allowedPowerWatts")
+    is_waiting = _starts_later(spec, status)
     return PlannedDeployment(
         key=key_of(body),
         uid=str(metadata.get("uid", "")),
@@ -211,7 +224,10 @@ def planned(body: Body) -> PlannedDeployment:
         labels=metadata.get("labels") or {},
         node_selector=(spec.get("hardware") or {}).get("nodeSelector") or {},
         is_suspended=bool(spec.get("suspend")) or _is_at_zero(spec),
-        is_waiting=_starts_later(spec, status),
+        is_waiting=is_waiting,
+        is_refused=is_refused(spec, status),
+        job=job_of(spec, status, is_waiting=is_waiting),
+        job_times=job_times(spec),
         mode=planning.get("mode", "Auto"),
         approved_plan_hash=planning.get("approvedPlanHash"),
         priority=int(energy.get("priority") or 0),

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
+from energylens.api.energybudget import EnergyBudgetSpec
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import InvalidResourceError
+from energylens.budget.periods import period_at
+from energylens.budget.usage import Growth
 from energylens.decide.budgets.budget import budget_of, growth_of
-from energylens.decide.budgets.counted import counted_watts, summed
+from energylens.decide.budgets.counted import CountedWatts, counted_watts, summed
 from energylens.decide.budgets.membership import Surroundings, counted_nodes, is_member
 from energylens.decide.planned import key_of, name_of, planned
 from energylens.decide.preview import World, counted_from_now, new_body
 from energylens.records import dataclass
+
+
+def _left(growth: Growth, spec: EnergyBudgetSpec, counted: CountedWatts, now: datetime) -> float:
+    """Return the power without an end that a budget leaves beside other deployments, W."""
+    left = math.inf if growth.power is None else growth.power.watts - counted.reserved(now)
+    if growth.energy is not None:
+        jobs = counted.energy(spec, period_at(spec.period, ZoneInfo(spec.time_zone), now), now)
+        left = min(left, growth.energy.watts(jobs) - counted.steady(now))
+    return left
 
 
 class UnusableBudgetError(ValueError):
@@ -65,7 +79,7 @@ def shared_limits(
             raise UnusableBudgetError(f"{name}: {problem}")
         rest = [d for d in map(planned, others.deployments.values()) if is_member(spec, namespace, d, around)]
         counted = summed(filter(None, (counted_watts(spec, namespace, d, around) for d in rest)))
-        left = growth.watts - counted.reserved(now)
+        left = _left(growth, spec, counted, now)
         selected = counted_nodes(spec, around)
         inside = {n.product for n in others.snapshot.nodes if selected is not None and n.name in selected}
         outside = {n.product for n in others.snapshot.nodes if selected is not None and n.name not in selected}

@@ -29,6 +29,7 @@ from energylens.planner.planning import effective_allowance, plan, plan_again, p
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.identity import identified, inputs_hash, sealed
+from energylens.planner.search.job_room import admits
 from energylens.planner.search.problem import kept_candidates
 from energylens.planner.search.reach import inventory_within, is_tried, places_within
 from energylens.planner.shelf import Shelf
@@ -177,7 +178,7 @@ class Answers:
             return answer
         if not isinstance(answer, Feasible):
             return question.planned(allowance)
-        if answer.plan.predicted.power_watts > allowance.watts:
+        if not admits(allowance, answer.plan, spec):
             return self._within(asked, allowance)
         return _under(answer, allowance)
 

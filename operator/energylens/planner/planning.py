@@ -215,6 +215,8 @@ def effective_allowance(spec: LLMDeploymentSpec, allowance: PowerAllowance | Non
     if budget is None or budget.power_watts is None or budget.action != "Enforce":
         return allowance
     own = PowerAllowance(float(budget.power_watts), "spec.energy.budget.powerWatts")
+    if allowance is not None and allowance.room is not None:
+        return allowance if allowance.watts < own.watts else replace(own, room=allowance.room.within(own.watts))
     if allowance is None or allowance.hours is None:
         return own if allowance is None or own.watts <= allowance.watts else allowance
     if own.watts <= min(allowance.hours):

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from energylens.api.llmdeployment import PlanStatus
+from energylens.planner.room import JobRoom
 from energylens.predictor.types import FloatArray
 from energylens.records import dataclass
 
@@ -134,6 +135,10 @@ class BudgetLimit:
         return result
 
 
+UNLIMITED_WATTS = 1e12
+"""Power left to a job that only the energy of budgets limits."""
+
+
 @dataclass(frozen=True)
 class PowerAllowance:
     """Watts available from budgets to this deployment, and the budget that binds."""
@@ -153,6 +158,9 @@ class PowerAllowance:
     ``watts``; None if the power is the same in every hour."""
     awaits_look: bool = False
     """The watts are those of a deployment that draws nothing, and known once the operator has looked at the budget."""
+    room: JobRoom | None = None
+    """Power and energy left to a batch job over time; ``watts`` is the most power at any time. None for other loads,
+    and if the power is the same at any time and the energy is not limited."""
 
     def within(self, first: int, count: int) -> PowerAllowance:
         """Return the power available in every one of some hours.

@@ -25,7 +25,7 @@ READ = {
         "api/llmdeployment/shapes.py",
         r"prefix_cache_hit_percent=self\.prefix_cache_hit_percent",
     ),
-    "JobForecastRef.key": ("decide/deployment/pods/job_start.py", r"forecast\.key\b"),
+    "JobForecastRef.key": ("decide/deployment/pods/job_hours.py", r"forecast\.key\b"),
     "Energy.min_replicas": ("decide/planned.py", r'energy\.get\("minReplicas"'),
     "Energy.priority": ("decide/planned.py", r'energy\.get\("priority"'),
     "ClusterEnergyBudgetSpec.node_selector": (

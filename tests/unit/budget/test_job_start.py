@@ -6,10 +6,12 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from energylens.budget.hourly import ForecastError, HourlyValues, parse_hourly
-from energylens.budget.job_start import MIN_GAIN, Phase, best_start
+from energylens.budget.job_start import MIN_GAIN, Phase, Starts, best_start
 
 T0 = datetime(2026, 11, 28, tzinfo=UTC)
 
@@ -116,3 +118,58 @@ def test_prices_may_be_negative_and_intensities_may_not() -> None:
         parse_hourly(text.replace("-0.05", "1e+13"), "pricePerKilowattHour", least=None)
     with pytest.raises(ForecastError, match="line 1 must be time,pricePerKilowattHour"):
         parse_hourly("time,gramsPerKilowattHour\n", "pricePerKilowattHour", least=None)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_best_allowed_start_is_the_best_of_every_minute(seed: int) -> None:
+    draw = random.Random(seed)
+    values = steps([draw.uniform(-50, 500) for _ in range(10)])
+    phases = [Phase(60 * draw.randint(0, 20), 300.0), Phase(60 * draw.randint(1, 100), 900.0)]
+    length = sum(phase.seconds for phase in phases)
+    longest = length + 60 * draw.choice([0, 0, draw.randint(1, 40)])
+    taken = {quarter for quarter in range(60) if draw.random() < 0.25}
+
+    def allowed(starts: Starts) -> npt.NDArray[np.bool_]:
+        begin = int(T0.timestamp())
+        free = [not taken & set(range((s - begin) // 900, -(-(s - begin + longest) // 900))) for s in starts.tolist()]
+        return np.asarray(free, dtype=bool)
+
+    earliest, latest = 60 * draw.randint(0, 60), 60 * draw.randint(100, 400)
+    found = best_start(phases, at(earliest), at(latest), values, None, allowed, (longest,))
+    minutes = np.arange(earliest, min(latest, 36_000 - length) + 1, 60) + int(T0.timestamp())
+    free = minutes[allowed(minutes)]
+    if not free.size:
+        assert found is None
+        return
+    assert found is not None
+    start = round((found.start - T0).total_seconds())
+    assert earliest <= start <= latest
+    assert allowed(np.asarray([start + int(T0.timestamp())])).all()
+    amounts = [weighed(phases, int(minute - T0.timestamp()), values) for minute in free.tolist()]
+    # Phases are whole minutes, so that every bend is one; a second before the end of a quarter may be better.
+    assert found.amount <= min(amounts) + 1e-9
+    assert found.amount == pytest.approx(weighed(phases, start, values))
+
+
+def weighed(phases: Sequence[Phase], start: int, values: HourlyValues) -> float:
+    """Return the weighted energy, hour by hour."""
+    total, now = 0.0, float(start)
+    for phase in phases:
+        for hour, value in enumerate(values.values):
+            overlap = min(now + phase.seconds, 3600.0 * (hour + 1)) - max(now, 3600.0 * hour)
+            total += phase.watts * max(0.0, overlap) * value
+        now += phase.seconds
+    return total / 3.6e6
+
+
+def test_a_planned_start_that_is_no_longer_allowed_is_given_up() -> None:
+    values, phases = steps([300.0] * 5), [Phase(3600, 1000.0)]
+
+    def allowed(starts: Starts) -> npt.NDArray[np.bool_]:
+        return np.asarray(starts >= int(at(7200).timestamp()), dtype=bool)
+
+    kept = best_start(phases, T0, at(10_000), values, at(3600))
+    moved = best_start(phases, T0, at(10_000), values, at(3600), allowed, (3600,))
+    assert kept is not None
+    assert moved is not None
+    assert (kept.start, moved.start) == (at(3600), at(7200))

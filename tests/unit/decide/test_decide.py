@@ -15,7 +15,8 @@ from energylens.decide.decide import Live, Outcome, decide
 from energylens.decide.deployment.loads.load import FollowedLoad
 from energylens.decide.deployment.observed.observation import Allowed, BudgetView, PlanChoice
 from energylens.decide.deployment.plans.inputs import Inputs
-from energylens.decide.deployment.pods.workloads import Workloads
+from energylens.decide.deployment.pods.job_start import own_workload, planned_start
+from energylens.decide.deployment.pods.workloads import Workloads, replicas_of
 from energylens.decide.reasons import Reason
 from energylens.serving.claims import Claims
 
@@ -83,11 +84,14 @@ def test_what_others_say_is_passed_on() -> None:
 
 def job(*bodies: dict[str, Any], hours: Any = None, planning: PlanChoice | None = None) -> Outcome:
     """Return the outcome of a job whose clean hours begin in four."""
+    workloads, hours = Workloads(bodies), hours_of(CLEAN_LATER) if hours is None else hours
+    own = own_workload(asked(), workloads.running(PLAN))
+    start = planned_start(asked(), PLAN, hours, NOW, runs=own is not None and replicas_of(own) > 0)
     found: Outcome = decided(
-        Live(Workloads(bodies)),
-        planning or PlanChoice(PLAN, model(), True, Reason.PLANNED, ""),
+        Live(workloads),
+        planning or PlanChoice(PLAN, model(), True, Reason.PLANNED, "", job_start=start),
         deployment=asked(),
-        job_hours=hours_of(CLEAN_LATER) if hours is None else hours,
+        job_hours=hours,
     )
     return found
 

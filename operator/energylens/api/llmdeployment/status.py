@@ -244,7 +244,7 @@ class BudgetStatus(ApiModel):
 
 
 class JobStartStatus(ApiModel):
-    """When the pods of a job start, with workload.job.start."""
+    """When the pods of a batch job start."""
 
     state: Literal["Waiting", "Starting", "Started", "Suspended"] = Field(
         description="Waiting: the pods do not exist yet. Starting: they exist. Started: all of them were ready. "
@@ -252,7 +252,8 @@ class JobStartStatus(ApiModel):
     )
     start_time: str | None = Field(
         default=None,
-        description="When the operator creates the pods; once they exist, when it did. RFC 3339, UTC.",
+        description="When the operator creates the pods; once they exist, when it did. Absent while budgets have no "
+        "room for the job at any start. RFC 3339, UTC.",
     )
     end_time: str | None = Field(default=None, description="When the last answer is expected; RFC 3339, UTC.")
     latest_start_time: str | None = Field(
@@ -264,7 +265,10 @@ class JobStartStatus(ApiModel):
         default=None,
         description="Carbon or cost saved against a start at the time of the decision, %. Absent without a forecast.",
     )
-    reason: str = Field(description="Why the job starts then, as one CamelCase word; as in condition StartTimed.")
+    reason: str = Field(
+        description="Why the job starts then, as one CamelCase word; as in condition StartTimed, or AtOnce without "
+        "workload.job.start."
+    )
     message: str = Field(description="The same in words, with the carbon or the cost of both starts.")
     start_seconds: int | None = Field(
         default=None, description="Measured time from the creation of the pods until all were ready, s."
@@ -306,9 +310,7 @@ class LLMDeploymentStatus(ApiModel):
     learned_load: LearnedLoadStatus | None = Field(
         default=None, description="Measured rates of the hours of a week, with workload.profile.learned."
     )
-    job_start: JobStartStatus | None = Field(
-        default=None, description="When the pods of the job start, with workload.job.start."
-    )
+    job_start: JobStartStatus | None = Field(default=None, description="When the pods of the batch job start, or did.")
     relaxations: Annotated[tuple[RelaxationStatus, ...], Field(max_length=20, json_schema_extra=ATOMIC_LIST)] | None = (
         Field(
             default=None,

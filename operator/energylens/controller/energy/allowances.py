@@ -18,6 +18,7 @@ from energylens.controller.state.store import Body, Key, Store
 from energylens.decide.budgets.allowance import allowance
 from energylens.decide.budgets.budget import Budget, read_budget
 from energylens.decide.budgets.counted import CountedWatts, counted_watts
+from energylens.decide.budgets.jobs import CountedJob
 from energylens.decide.budgets.membership import Surroundings, node_selector
 from energylens.decide.deployment.observed.observation import Allowed
 from energylens.decide.planned import PlannedDeployment, planned
@@ -65,12 +66,17 @@ class _Counted:
     watts: dict[Key, _Parts] = field(default_factory=dict)
     total: _Parts = _NOTHING
     """Sum over the members."""
+    jobs: dict[Key, tuple[CountedJob, ...]] = field(default_factory=dict)
+    """Batch jobs of the members, whose power depends on the time."""
 
     def put(self, key: Key, watts: CountedWatts | None) -> None:
         """Count the power of a deployment as a member, or as none."""
         old = self.watts.pop(key, None)
         if old is not None:
             self.total = self.total.plus(old, -1)
+        self.jobs.pop(key, None)
+        if watts is not None and watts.jobs:
+            self.jobs[key] = watts.jobs
         if watts is not None:
             self.watts[key] = _Parts.of(watts)
             self.total = self.total.plus(self.watts[key], 1)
@@ -80,7 +86,8 @@ class _Counted:
         own = self.watts.get(key)
         found = self.total if own is None else self.total.plus(own, -1)
         weeks = {zone: slots / _PARTS for zone, slots in found.weeks.items()}
-        return CountedWatts(found.committed / _PARTS, found.constant / _PARTS, weeks)
+        jobs = tuple(job for name, known in sorted(self.jobs.items()) if name != key for job in known)
+        return CountedWatts(found.committed / _PARTS, found.constant / _PARTS, weeks, jobs)
 
 
 class Allowances:

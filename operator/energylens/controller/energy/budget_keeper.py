@@ -30,6 +30,7 @@ from energylens.controller.state.store import Body, Key, Store
 from energylens.controller.writing.failures import SHOWN_AFTER, failed_budget_status
 from energylens.controller.writing.status_writer import write_status
 from energylens.decide.budgets.budget import awaits_look, budget_of, read_budget
+from energylens.decide.budgets.counted import counted_job
 from energylens.decide.budgets.forecasts import Problem, forecast_of, place, where
 from energylens.decide.budgets.member_power import EnergyOf, Steadiness, as_measured, excess_watts, present_watts
 from energylens.decide.budgets.membership import (
@@ -271,6 +272,7 @@ class BudgetKeeper:
             is_priced = (now - since).total_seconds() >= COMING_DOWN_SECONDS
         answered = deployment.allowed_power_watts if deployment.limited_by == budget_name else None
         whole = plan.shed_from_power_watts if plan is not None and plan.shed_by == budget_name else None
+        job = counted_job(deployment, part)
         return CountedMember(
             key=key,
             uid=uid,
@@ -285,6 +287,7 @@ class BudgetKeeper:
             excess_watts=excess if gpus else 0.0,
             draws=gpus > 0,
             is_silent=gpus > 0 and silent > self._settings.unmeasured_seconds,
+            job=None if job is None else replace(job, counted_until=kept.entries[uid].until),
         )
 
     def _count(

@@ -43,6 +43,7 @@ class Inventory:
         self._lacking: dict[Key, tuple[Reservation, ...]] = {}
         self._under_way: dict[Key, Body] = {}
         self._schedules: dict[Key, Body] = {}
+        self._starts: dict[Key, Body] = {}
         self._verified: dict[Key, Body] = {}
         """Replicas that verify a plan and whose objects may not exist yet."""
         self._held: dict[Key, Body | None] = {}
@@ -78,6 +79,11 @@ class Inventory:
             self._schedules[key] = schedule
         self._store.deployment_changed(key)
 
+    def start(self, key: Key, start: Body) -> None:
+        """Count the planned start of a job until the status contains it: others are planned beside it."""
+        self._starts[key] = start
+        self._store.deployment_changed(key)
+
     def verify(self, key: Key, replica: PlanStatus) -> None:
         """Count the replica that verifies a plan until its workload exists."""
         self._verified[key] = json.loads(plan_summary(replica))
@@ -85,7 +91,7 @@ class Inventory:
 
     def settle(self, key: Key) -> None:
         """Record that the status of a deployment contains its plan, or that the deployment was deleted."""
-        known = [found.pop(key, None) for found in (self._under_way, self._schedules, self._verified)]
+        known = [found.pop(key, None) for found in (self._under_way, self._schedules, self._starts, self._verified)]
         if any(known):
             self._store.deployment_changed(key)
 
@@ -102,8 +108,8 @@ class Inventory:
             plan = self._held[key]
         else:
             plan = self._counted(key, body)
-        schedule = self._schedules.get(key)
-        changed = {**({} if plan is None else {"plan": plan}), **({} if schedule is None else {"schedule": schedule})}
+        parts = {"plan": plan, "schedule": self._schedules.get(key), "jobStart": self._starts.get(key)}
+        changed = {name: part for name, part in parts.items() if part is not None}
         return {**body, "status": {**body["status"], **changed}} if changed else body
 
     def _counted(self, key: Key, body: Body) -> Body | None:

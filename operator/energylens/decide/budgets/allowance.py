@@ -15,19 +15,21 @@ from zoneinfo import ZoneInfo
 
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.api.llmdeployment import BudgetStatus
+from energylens.api.timestamp import moment_of
 from energylens.api.words import counted
 from energylens.budget.periods import period_at
 from energylens.budget.usage import PowerAllowed
 from energylens.budget.verdict import Figures, exceeded
 from energylens.decide.budgets.budget import Budget, awaits_look, growth_of
 from energylens.decide.budgets.claim import BudgetClaim
-from energylens.decide.budgets.counted import NO_WATTS, CountedWatts, counted_watts, summed
+from energylens.decide.budgets.counted import NO_WATTS, CountedWatts, counted_job, counted_watts, summed
+from energylens.decide.budgets.job_allowance import job_allowance
 from energylens.decide.budgets.membership import Surroundings, is_member, share
 from energylens.decide.budgets.own_budget import FIELD, GENERATION, budget_spec, in_period, own_status, period_of
 from energylens.decide.deployment.observed.observation import Allowed, BudgetView
 from energylens.decide.planned import HOURS, PlannedDeployment
 from energylens.decide.reasons import Reason
-from energylens.planner.types import PowerAllowance
+from energylens.planner.types import UNLIMITED_WATTS, PowerAllowance
 
 
 def allowance(
@@ -74,7 +76,7 @@ def allowance(
             claims.append(claim if gone is None else replace(claim, growth=None, problem=gone, awaits_look=False))
     mine = _own_claim(deployment, now)
     claims += [] if mine is None else [mine]
-    found, own = _together(claims), float(deployment.reserved_watts)
+    found, own = _together(claims, deployment, now), float(deployment.reserved_watts)
     if unreadable is not None:
         text = f"{unreadable.name}: {unreadable.problem}; growth is not allowed"
         view, why = BudgetView("Unknown", Reason.BUDGET_UNREADABLE, text), "it cannot be read"
@@ -129,14 +131,15 @@ def _claim(
     allowed = budget.caps.get(deployment.key)
     cap = allowed / own_share if allowed is not None and own_share else None
     growth, problem = growth_of(budget.generation, spec, status, now)
+    job, counted_until = counted_job(deployment, own_share), budget.counted_until
     return BudgetClaim(
         name=budget.name,
         spec=spec,
         status=status,
-        own=float(deployment.committed_watts),
-        granted=float(deployment.reserved_watts),
+        own=float(deployment.granted_watts),
+        granted=_granted(deployment),
         own_share=own_share,
-        others=others,
+        others=replace(others, jobs=tuple(replace(job, counted_until=counted_until) for job in others.jobs)),
         growth=growth,
         problem=problem,
         cap=cap if spec.action == "Shed" else None,
@@ -146,7 +149,15 @@ def _claim(
         awaits_look=awaits_look(budget, now),
         week=deployment.week,
         running=deployment.reserved_week,
+        job=None if job is None else replace(job, counted_until=counted_until),
     )
+
+
+def _granted(deployment: PlannedDeployment) -> float:
+    """Return the power that a budget granted, W, for as long as it cannot be checked: also that of a planned start."""
+    starts_later = deployment.job is not None and deployment.is_waiting
+    is_in_force = deployment.job is None or deployment.job.has_begun
+    return float(deployment.reserved_watts) if starts_later or is_in_force else 0.0
 
 
 def _own_claim(deployment: PlannedDeployment, now: datetime) -> BudgetClaim | None:
@@ -161,14 +172,16 @@ def _own_claim(deployment: PlannedDeployment, now: datetime) -> BudgetClaim | No
     status = own_status(own, account, committed, measured if committed else None)
     growth, problem = growth_of(GENERATION, spec, status, now)
     ceilings = [PowerAllowed(float(own.power_watts), "spec.powerWatts")] if own.power_watts is not None else []
-    if own.energy_watt_hours is not None:
+    is_job = deployment.job_times is not None
+    job, until = counted_job(deployment, 1.0), None if account is None else moment_of(account.accounted_until)
+    if own.energy_watt_hours is not None and not is_job:
         ceilings.append(PowerAllowed(own.energy_watt_hours / period.hours, "spec.energyWattHours"))
     return BudgetClaim(
         name=FIELD,
         spec=spec,
         status=status,
-        own=float(committed),
-        granted=float(deployment.reserved_watts),
+        own=float(deployment.granted_watts),
+        granted=_granted(deployment),
         own_share=1.0,
         others=NO_WATTS,
         growth=growth,
@@ -176,10 +189,12 @@ def _own_claim(deployment: PlannedDeployment, now: datetime) -> BudgetClaim | No
         cap=None,
         period=period,
         now=now,
-        ceiling=min(ceilings, key=lambda c: c.watts) if own.action == "Enforce" else None,
+        ceiling=min(ceilings, key=lambda c: c.watts, default=None) if own.action == "Enforce" else None,
         path=f"{FIELD}.",
         week=deployment.week,
         running=deployment.reserved_week,
+        job=None if job is None else replace(job, counted_until=until),
+        most_watt_hours=float(own.energy_watt_hours or math.inf) if own.action == "Enforce" else math.inf,
     )
 
 
@@ -191,13 +206,15 @@ def _measured_above(spec: EnergyBudgetSpec, status: EnergyBudgetStatus) -> float
     return step * -(-(status.excess_power_watts or 0) // step)
 
 
-def _together(claims: Sequence[BudgetClaim]) -> Allowed:
+def _together(claims: Sequence[BudgetClaim], deployment: PlannedDeployment, now: datetime) -> Allowed:
     if not claims:
         view = BudgetView("True", Reason.NO_BUDGET, "no budget selects this deployment")
         return Allowed(None, view, None)
     limiting = [claim for claim in claims if claim.limits]
     tightest = min(limiting, key=lambda claim: (claim.left, claim.name), default=None)
     allowed = None if tightest is None else _by_hour(tightest.allowance, limiting)
+    if tightest is not None and deployment.job_times is not None:
+        tightest, allowed = job_allowance(limiting, deployment, deployment.job_times, now)
     binding = tightest or min(claims, key=lambda claim: (-_percent(claim), claim.name))
     return Allowed(allowed, _view(claims, binding), _status(binding, allowed))
 
@@ -225,7 +242,7 @@ def _status(binding: BudgetClaim, allowed: PowerAllowance | None) -> BudgetStatu
     of the budget; here they would be rewritten in every member whenever one of them changes.
     """
     found = BudgetStatus(name=binding.name, action=binding.spec.action if not binding.is_own else None)
-    watts = None if allowed is None else round(allowed.watts)
+    watts = None if allowed is None or allowed.watts >= UNLIMITED_WATTS else round(allowed.watts)
     if not binding.is_own:
         return found.model_copy(update={"allowed_power_watts": watts if binding.is_held else None})
     status = binding.status
@@ -263,13 +280,16 @@ def _view(claims: Sequence[BudgetClaim], binding: BudgetClaim) -> BudgetView:
     if fast:
         return BudgetView("True", Reason.RUNS_OUT, "; ".join(fast))
     text = f"{binding.name} binds" if binding.limits else f"{binding.name} only reports"
-    if binding.growth is not None and not binding.is_own:
-        text += f": {binding.value(binding.growth.limit)}"
-    elif binding.growth is not None:
-        limit = binding.growth.limit
+    tightest = binding.tightest
+    has_job = tightest is not None and binding.job is not None and tightest.limit != "spec.powerWatts"
+    if tightest is not None and (has_job or not binding.is_own):
+        # The energy of a job is compared, not its power.
+        text += f": {binding.value(tightest.limit)}"
+    elif tightest is not None:
+        limit = tightest.limit
         # The watts are the value of a power limit.
         limit = binding.field(limit) if limit == "spec.powerWatts" else binding.value(limit)
-        text += f": {binding.used} W are committed of {math.floor(binding.growth.watts)} W ({limit})"
+        text += f": {binding.used} W are committed of {math.floor(tightest.watts)} W ({limit})"
     others = len(claims) - 1
     return BudgetView(
         "True",
@@ -297,11 +317,17 @@ def _exceeded(claim: BudgetClaim) -> list[str]:
 
 def _too_fast(claim: BudgetClaim) -> str:
     """Return that an energy limit will not last at the committed power; "" if it will."""
-    growth = claim.growth
-    if growth is None or growth.limit == "spec.powerWatts" or claim.used <= growth.watts:
+    energy = None if claim.growth is None else claim.growth.energy
+    if energy is None:
+        return ""
+    jobs, lasting = claim.all_jobs, energy.watts(claim.all_jobs)
+    used = round(claim.used - jobs.watts)
+    if used <= lasting:
         return ""
     closed = "" if claim.spec.action == "Report" else "; no plan may draw more"
+    value = claim.value(energy.limit)
     if not claim.is_own:
-        return f"{claim.name}: {claim.value(growth.limit)} does not last at the power that is committed{closed}"
-    lasts = f"{claim.value(growth.limit)} lasts at up to {math.floor(growth.watts)} W"
-    return f"{claim.name}: {claim.used} W are committed, and {lasts}{closed}"
+        return f"{claim.name}: {value} does not last at the power that is committed{closed}"
+    if jobs.watts:
+        return f"{claim.name}: the energy of the job is more than {value} leaves{closed}"
+    return f"{claim.name}: {used} W are committed, and {value} lasts at up to {math.floor(lasting)} W{closed}"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import field
-from datetime import datetime
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.api.parse import InvalidResourceError, parse_clusterenergybudget, parse_energybudget
 from energylens.api.timestamp import moment_of
+from energylens.budget.ledger import SMALLER
 from energylens.budget.periods import period_at
-from energylens.budget.usage import PowerAllowed, Usage, growth_allowed
+from energylens.budget.usage import Growth, PowerAllowed, Usage, growth
 from energylens.decide.planned import Body, Key, key_of, name_of
 from energylens.records import dataclass
 
@@ -51,6 +53,8 @@ class Budget:
     """Why the spec cannot be read."""
     caps: Mapping[Key, int] = field(default_factory=dict)
     """Power that shedding leaves to members, W."""
+    counted_until: datetime | None = None
+    """Time up to which the ledger has the energy of every member that draws power; None if none does."""
 
 
 def read_budget(body: Body) -> Budget:
@@ -63,7 +67,27 @@ def read_budget(body: Body) -> Budget:
     except InvalidResourceError as error:
         return Budget(namespace, name_of(body), generation, None, EnergyBudgetStatus(), str(error))
     caps = {(m.namespace, m.name): m.allowed_power_watts for m in status.members if m.allowed_power_watts is not None}
-    return Budget(namespace, name_of(body), generation, spec, status.model_copy(update={"members": ()}), caps=caps)
+    counted_until = _counted_until(stated.get("ledger") or ())
+    return Budget(
+        namespace,
+        name_of(body),
+        generation,
+        spec,
+        status.model_copy(update={"members": ()}),
+        caps=caps,
+        counted_until=counted_until,
+    )
+
+
+def _counted_until(ledger: Iterable[Body]) -> datetime | None:
+    """Return the time up to which a ledger has the energy of its members; measurements of some may be late."""
+    times = []
+    for entry in ledger:
+        if entry.get("predictedWatts") or entry.get("uid") == SMALLER:
+            # Times that an edit made unreadable are counted again.
+            with suppress(KeyError, TypeError, ValueError):
+                times.append(datetime.fromisoformat(entry["accountedUntil"]).astimezone(UTC))
+    return min(times, default=None)
 
 
 def awaits_look(budget: Budget, now: datetime) -> bool:
@@ -88,19 +112,20 @@ def _uncounted(generation: int, spec: EnergyBudgetSpec, status: EnergyBudgetStat
 
 def growth_of(
     generation: int, spec: EnergyBudgetSpec, status: EnergyBudgetStatus, now: datetime
-) -> tuple[PowerAllowed | None, str]:
-    """Return the power that a budget allows for growth, and why the budget cannot be checked ("" if it can)."""
+) -> tuple[Growth | None, str]:
+    """Return what a budget allows for growth, and why the budget cannot be checked ("" if it can)."""
     seen = status.observed_generation == generation
     ready = next((c for c in status.conditions if c.type == "Ready"), None)
     if seen and ready is not None and ready.status != "True":
         return None, ready.message.removesuffix(CLOSED) or ready.reason
     if spec.energy_watt_hours is None and spec.carbon is None:
         watts = spec.power_watts
-        return (None if watts is None else PowerAllowed(float(watts), "spec.powerWatts")), ""
+        return (None if watts is None else Growth(PowerAllowed(float(watts), "spec.powerWatts"))), ""
     if uncounted := _uncounted(generation, spec, status, now):
         return None, uncounted
     period = period_at(spec.period, ZoneInfo(spec.time_zone), now)
     used = float(status.used_watt_hours or 0)
     left = None if status.remaining_watt_hours is None else used + status.remaining_watt_hours
     limit = status.energy_limit or ""
-    return growth_allowed(spec, Usage(used, 0.0, None, left, limit), period, now), ""
+    found = growth(spec, Usage(used, 0.0, None, left, limit), period, now)
+    return (found if found.limits else None), ""

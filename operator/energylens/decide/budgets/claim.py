@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.budget.periods import Span
-from energylens.budget.usage import PowerAllowed
+from energylens.budget.usage import Growth, JobEnergy, PowerAllowed
 from energylens.decide.budgets.counted import CountedWatts, quarters_ahead
+from energylens.decide.budgets.jobs import CountedJob
 from energylens.decide.planned import WeekWatts
 from energylens.planner.types import BudgetLimit, EnergyLeft, PowerAllowance
 from energylens.records import dataclass
@@ -34,7 +37,7 @@ class BudgetClaim:
     """The part of ``own`` that counts against this budget."""
     others: CountedWatts
     """Power of the other members."""
-    growth: PowerAllowed | None
+    growth: Growth | None
     problem: str
     cap: float | None
     """Power that shedding leaves to the deployment, W; None if no power was shed."""
@@ -52,11 +55,55 @@ class BudgetClaim:
     """The hours of the deployment's load; None if the load is constant."""
     running: WeekWatts | None = None
     """The hours of the replicas that run; None if they may draw ``own`` in every hour."""
+    job: CountedJob | None = None
+    """The deployment's own batch job, if its plan says when the job ends."""
+    most_watt_hours: float = math.inf
+    """Energy of a period that no job may exceed, not even one that runs, Wh."""
 
     @cached_property
     def reserved(self) -> float:
         """Power that other members reserve in the hour in which they reserve most, W."""
         return self.others.reserved(self.now)
+
+    @cached_property
+    def steady(self) -> float:
+        """The same without jobs, which end, W."""
+        return self.others.steady(self.now)
+
+    @cached_property
+    def job_energy(self) -> JobEnergy:
+        """Energy that the jobs of other members will take in each period."""
+        if self.growth is None or self.growth.energy is None:
+            return JobEnergy()
+        return self.others.energy(self.spec, self.period, self.now)
+
+    @cached_property
+    def all_jobs(self) -> JobEnergy:
+        """Energy that the jobs of all members will take in each period."""
+        jobs = self.others.jobs if self.job is None else (*self.others.jobs, self.job)
+        return replace(self.others, jobs=jobs).energy(self.spec, self.period, self.now)
+
+    @cached_property
+    def tightest(self) -> PowerAllowed | None:
+        """The limit that leaves least power without an end; None without a limit."""
+        if self.growth is None:
+            return None
+        found = [] if self.growth.power is None else [(self.growth.power.watts - self.reserved, self.growth.power)]
+        if self.growth.energy is not None and math.isfinite(watts := self.growth.energy.watts(self.job_energy)):
+            found.append((watts - self.steady, PowerAllowed(watts, self.growth.energy.limit)))
+        return min(found, key=lambda each: each[0])[1] if found else None
+
+    @property
+    def free(self) -> float:
+        """Power without an end that the limits leave beside the other members, W; may be negative."""
+        limit = self.tightest
+        if limit is None:
+            return math.inf
+        return limit.watts - self.counted(limit.limit) - self.beyond
+
+    def counted(self, limit: str) -> float:
+        """Return the power of the other members that counts against a limit, W: energy limits count jobs apart."""
+        return self.reserved if limit == "spec.powerWatts" else self.steady
 
     @property
     def left_by_hour(self) -> tuple[float, ...] | None:
@@ -71,10 +118,22 @@ class BudgetClaim:
         most = np.max([np.roll(slots, ahead - shift) for shift in range(ahead + 4)], axis=0)[::4]
         # Each hour leaves at least the power of the hour's own replicas, whichever hour it is now.
         running = self.own if self.running is None else np.asarray(self.running.watts, dtype=np.float64)
-        left = np.maximum(self.growth.watts - most - self.beyond, np.maximum(running, 1.0))
+        left = np.maximum(self._hourly(most) - self.beyond, np.maximum(running, 1.0))
         if self.ceiling is not None:
             left = np.minimum(left, max(self.ceiling.watts, 1.0))
         return tuple(np.floor(left + 1e-6).tolist())
+
+    def _hourly(self, reserved: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the power that the limits leave in each hour of a week, W, if this much is reserved in each."""
+        assert self.growth is not None
+        left = np.full(reserved.shape, math.inf)
+        if self.growth.power is not None:
+            left = self.growth.power.watts - reserved
+        if self.growth.energy is not None:
+            # The reserved power contains the peak of the jobs, whose energy counts instead.
+            jobs = self.reserved - self.steady
+            left = np.minimum(left, self.growth.energy.watts(self.job_energy) - (reserved - jobs))
+        return left
 
     @property
     def left(self) -> float:
@@ -85,7 +144,7 @@ class BudgetClaim:
         elif self.problem:
             left = max(self.granted, 1.0)
         elif self.growth is not None:
-            left = max(self.own, self.growth.watts - self.reserved - self.beyond, 1.0)
+            left = max(self.own, self.free, 1.0)
         return left if self.ceiling is None else min(left, max(self.ceiling.watts, 1.0))
 
     @property
@@ -97,12 +156,25 @@ class BudgetClaim:
             return self._by(ceiling.limit, watts)
         if self.cap is not None:
             return PowerAllowance(watts, self.name, sheds=True)
-        if self.problem or self.growth is None:
+        limit = self.tightest
+        if self.problem or limit is None:
             return PowerAllowance(watts, self.name, because=self.problem, awaits_look=self.awaits_look and not self.own)
-        return self._by(self.growth.limit, watts)
+        return self._by(limit.limit, watts)
+
+    def power_of_job(self, watts: float) -> PowerAllowance:
+        """Return the power that is left to a job at the best time, with the limit that determines it."""
+        if self.problem:
+            return PowerAllowance(watts, self.name, because=self.problem)
+        power = None if self.growth is None else self.growth.power
+        limit = power if power is not None else self.ceiling
+        return PowerAllowance(watts, self.name) if limit is None else self._by(limit.limit, watts)
+
+    def source(self, limit: str) -> str:
+        """Return a limit with its budget, as the field of an allowance names it."""
+        return self.field(limit) if self.is_own else f"{self.name}: {self.field(limit)}"
 
     def _by(self, limit: str, watts: float) -> PowerAllowance:
-        field, others = self.field(limit), self.reserved + self.beyond
+        field, others = self.field(limit), self.counted(limit) + self.beyond
         source, named = (field, "") if self.is_own else (self.name, field)
         if limit == "spec.powerWatts" and self.spec.power_watts is not None:
             # For the deployment's own budget, the watts are the value of the field.

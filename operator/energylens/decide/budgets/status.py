@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+
+import numpy as np
 
 from energylens.api.base import Condition
 from energylens.api.energybudget import (
@@ -17,9 +20,20 @@ from energylens.api.words import counted
 from energylens.budget.ledger import Entry, to_status, written
 from energylens.budget.periods import Span
 from energylens.budget.shed import Cap, Share, Shed, shed
-from energylens.budget.usage import PowerAllowed, Usage, burn_rate_watts, exhaustion, growth_allowed, power_allowed
+from energylens.budget.usage import (
+    NO_JOBS,
+    JobEnergy,
+    PowerAllowed,
+    Usage,
+    burn_rate_watts,
+    exhaustion,
+    growth,
+    power_allowed,
+)
 from energylens.budget.verdict import Figures, exceeded
 from energylens.decide.budgets.budget import CLOSED
+from energylens.decide.budgets.counted import CountedWatts
+from energylens.decide.budgets.jobs import CountedJob, seconds_of
 from energylens.decide.deployment.reports.condition import keep_transition_times
 from energylens.decide.planned import Key
 from energylens.decide.reasons import BudgetConditionType, BudgetReason
@@ -56,6 +70,8 @@ class CountedMember:
     """Whether the member's pods hold GPUs that count."""
     is_silent: bool
     """Whether the member draws power and was not measured for too long."""
+    job: CountedJob | None = None
+    """Its batch job, which ends; None for any other load."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +114,14 @@ def decide(look: Look) -> Decided:
     drawing = [member for member in look.members if member.draws]
     known = [member.measured_watts for member in drawing if member.measured_watts is not None]
     measured = sum(known) if len(known) == len(drawing) else None
-    allowed = power_allowed(spec, used, look.period, now) if used is not None else None
+    jobs = _job_energy(look)
+    allowed = power_allowed(spec, used, look.period, now, jobs) if used is not None else None
     problem = look.problem or _silence(look)
     excess = max(0.0, sum(member.excess_watts for member in look.members))
-    found = _shed(look, allowed, excess, checked=problem is None)
+    found = _shed(look, allowed, jobs, excess, checked=problem is None)
     burn = burn_rate_watts(look.points, committed if measured is None else measured)
     energy = used is not None and used.allowed_watt_hours is not None
-    gone = exhaustion(used, look.period, now, burn) if used is not None else None
+    gone = _exhaustion(look, used, burn) if used is not None else None
     status = EnergyBudgetStatus(
         observed_generation=look.generation,
         committed_power_watts=round(committed),
@@ -164,8 +181,41 @@ def _silence(look: Look) -> tuple[BudgetReason, str] | None:
     return BudgetReason.METRICS_MISSING, text
 
 
-def _shed(look: Look, allowed: PowerAllowed | None, excess: float, *, checked: bool) -> Shed:
-    """Return the caps from now on; a budget that cannot be checked changes no cap."""
+def _job_energy(look: Look) -> JobEnergy:
+    """Return the energy that the jobs of the members will take in each period; none if there is not enough for them.
+
+    Then jobs are treated as any load: with less power they take less energy in this period.
+    """
+    jobs = tuple(member.job for member in look.members if member.job is not None)
+    found = CountedWatts(0.0, 0.0, jobs=jobs).energy(look.spec, look.period, look.now)
+    left = None if look.used is None else look.used.remaining_watt_hours
+    return found if left is None or found.present <= left else NO_JOBS
+
+
+def _exhaustion(look: Look, used: Usage, burn: float) -> datetime | None:
+    """Return when the energy will be used up; jobs burn theirs until they end."""
+    jobs = [m.job for m in look.members if m.job is not None and not m.job.is_late(look.now)]
+    running = sum(job.committed_watts for job in jobs)
+    rest = max(0.0, burn - running)
+    if not jobs or used.remaining_watt_hours is None:
+        return exhaustion(used, look.period, look.now, burn)
+    # Minutes suffice for a forecast.
+    seconds = seconds_of(look.now) + np.append(
+        np.arange(0.0, (look.period.end - look.now).total_seconds(), 60.0), (look.period.end - look.now).total_seconds()
+    )
+    taken = np.sum([job.watt_hours(look.now, seconds) for job in jobs], axis=0)
+    spent = taken + rest * (seconds - seconds[0]) / 3600.0
+    over = np.flatnonzero(spent >= used.remaining_watt_hours)
+    if not over.size or (over[0] == seconds.size - 1 and spent[-1] <= used.remaining_watt_hours):
+        return None
+    return look.now + timedelta(seconds=float(seconds[over[0]] - seconds[0]))
+
+
+def _shed(look: Look, allowed: PowerAllowed | None, jobs: JobEnergy, excess: float, *, checked: bool) -> Shed:
+    """Return the caps from now on; a budget that cannot be checked changes no cap.
+
+    A job with less power takes longer, and hardly less energy: if energy is short, the other members shed power.
+    """
     caps = {
         (m.namespace, m.name): Cap(float(m.allowed_power_watts), float(m.former_power_watts or m.allowed_power_watts))
         for m in look.before.members
@@ -177,14 +227,16 @@ def _shed(look: Look, allowed: PowerAllowed | None, excess: float, *, checked: b
         return Shed({} if look.spec.action != "Shed" else kept, False, 0.0)
     if not checked:
         return Shed(kept, False, 0.0)
+    spares = allowed.limit != "spec.powerWatts" and jobs != NO_JOBS
+    keeps = {m.key for m in look.members if spares and m.job is not None and not m.job.is_late(look.now)}
     shares = [
         Share(
             m.key,
             m.priority,
             m.committed_watts,
-            m.least_watts,
-            m.levels_watts,
-            m.is_priced,
+            m.committed_watts if m.key in keeps else m.least_watts,
+            () if m.key in keeps else m.levels_watts,
+            m.is_priced or m.key in keeps,
             m.key in kept and m.answered_watts is not None and abs(m.answered_watts - kept[m.key].watts) < 1,
             kept[m.key].watts if m.key in kept else None,
             kept[m.key].former_watts if m.key in kept else None,
@@ -193,15 +245,23 @@ def _shed(look: Look, allowed: PowerAllowed | None, excess: float, *, checked: b
         for m in look.members
     ]
     since = look.before.shed_time
-    growth = None if look.used is None else growth_allowed(look.spec, look.used, look.period, look.now)
     return shed(
         shares,
         max(0.0, allowed.watts - excess),
-        growth_watts=None if growth is None else max(0.0, growth.watts - excess),
+        growth_watts=max(0.0, _growth_watts(look, jobs) - excess),
         hysteresis_percent=look.spec.shed.hysteresis_percent,
         seconds_since=None if since is None else (look.now - datetime.fromisoformat(since)).total_seconds(),
         cooldown_seconds=float(look.spec.shed.cooldown_seconds),
     )
+
+
+def _growth_watts(look: Look, jobs: JobEnergy) -> float:
+    """Return the power up to which power may be given back, W: the jobs draw theirs beside what energy leaves."""
+    if look.used is None:
+        return math.inf
+    found = growth(look.spec, look.used, look.period, look.now)
+    power = math.inf if found.power is None else found.power.watts
+    return power if found.energy is None else min(power, found.energy.watts(jobs) + jobs.watts)
 
 
 def _ready(spec: EnergyBudgetSpec, problem: tuple[BudgetReason, str] | None) -> tuple[str, BudgetReason, str]:

@@ -5,12 +5,16 @@ A message names the field, its value and the nearest value that works, so that a
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import numpy as np
 
+from energylens.api.timestamp import timestamp
 from energylens.api.words import counted
 from energylens.planner.explain.relaxations import largest_load, nearest_changes
 from energylens.planner.search import describe
-from energylens.planner.search.constraints import FREE_GPUS, Constraint, feasible
+from energylens.planner.search.constraints import ENERGY_RULE, FREE_GPUS, Constraint, feasible
+from energylens.planner.search.job_room import courses_of, holders_text
 from energylens.planner.search.problem import Problem, Solution
 from energylens.planner.search.structure import POWER_LIMIT_REASON
 from energylens.planner.types import Infeasible, InfeasibleReason, PowerAllowance, Relaxation
@@ -35,6 +39,7 @@ def explain_infeasible(problem: Problem, solution: Solution, placements: tuple[R
     reason, message = _headline(problem, solution, relaxations)
     # The message already has the value that works if the limit is in watts, not if it is in watt-hours.
     in_watts = reason != "BudgetExceeded" or problem.allowance is None or problem.allowance.limit is None
+    in_watts = in_watts and (problem.allowance is None or problem.allowance.room is None)
     text = with_options(message, relaxations, message.partition("=")[0] if in_watts else "")
     return Infeasible(reason, text, solution.rejections, relaxations)
 
@@ -78,7 +83,8 @@ def _headline(
     if culprit.kind == "SLO":
         return "SLOInfeasible", _slo_message(solution)
     assert problem.allowance is not None
-    return "BudgetExceeded", _budget_message(solution, culprit, before, problem.allowance)
+    message = _budget_message(solution, culprit, before, problem.allowance)
+    return "BudgetExceeded", message + _when(problem, solution, _lowest(culprit, before))
 
 
 def _culprit(solution: Solution) -> tuple[Constraint | None, BoolArray]:
@@ -201,11 +207,7 @@ def _slo_message(solution: Solution) -> str:
 def _budget_message(solution: Solution, culprit: Constraint, before: BoolArray, allowance: PowerAllowance) -> str:
     """Say by how much the budget is missed, and which plan would fit the budget but break objectives."""
     rows, i = solution.rows, _lowest(culprit, before)
-    watts = float(np.rint(rows.power_watts[i]))
-    text = (
-        f"{allowance} leaves too little power: the lowest predicted power is {watts:.0f} W "
-        f"({describe.candidate(rows, i)}), {watts - allowance.watts:.0f} W too much"
-    )
+    text = _lacking(solution, culprit, i, allowance)
     soft = [c for c in solution.constraints if c.kind in ("SLO", "Load")]
     for left_out in (soft[1:], soft):
         smaller = feasible(solution.constraints, len(rows), without=left_out)
@@ -219,6 +221,39 @@ def _budget_message(solution: Solution, culprit: Constraint, before: BoolArray, 
     shown = [c for c in broken if c.kind != "SLO" or c.needed_text(j) is not None] or broken
     fits = f"{describe.candidate(rows, j)} at {rows.power_watts[j]:.0f} W"
     return f"{text}; a smaller plan that fits: {fits}, but {'; '.join(c.exceeded(j) for c in shown)}"
+
+
+def _lacking(solution: Solution, culprit: Constraint, i: int, allowance: PowerAllowance) -> str:
+    """Say by how much power or energy is missing for the candidate that needs least of it."""
+    rows = solution.rows
+    if culprit.rule == ENERGY_RULE:
+        assert culprit.excess is not None
+        lacking = float(culprit.excess[i]) * float(culprit.value or 1.0)
+        value = f"={culprit.value} Wh" if culprit.value else ""
+        return (
+            f"{culprit.field}{value} leaves too little energy: the job takes at least {lacking:.0f} Wh more "
+            f"({describe.candidate(rows, i)}) than is left in a period"
+        )
+    watts = float(np.rint(rows.power_watts[i]))
+    lowest = f"the lowest predicted power is {watts:.0f} W ({describe.candidate(rows, i)})"
+    if allowance.room is None or watts <= allowance.watts:
+        missing = f", {watts - allowance.watts:.0f} W too much" if watts > allowance.watts else ""
+        return f"{allowance} leaves too little power{'' if missing else ' while the job runs'}: {lowest}{missing}"
+    return f"{allowance} leaves too little power at any time: {lowest}, {watts - allowance.watts:.0f} W too much"
+
+
+def _when(problem: Problem, solution: Solution, i: int) -> str:
+    """Say which jobs hold the power that a job needs, and when there is room; "" for any other load."""
+    job, room = problem.spec.workload.job, None if problem.allowance is None else problem.allowance.room
+    if job is None or room is None:
+        return ""
+    course = courses_of(solution.rows.take(np.array([i])), job)
+    since, until = room.earliest, room.complete_by
+    if until is None:
+        until = since + int(course.longest_seconds[0])
+    free = room.first_fit(course, max(room.earliest, room.now))
+    when = "" if free is None else f"; there is room from {timestamp(datetime.fromtimestamp(free, UTC))} on"
+    return holders_text(room, since, until).replace(": ", "; ", 1) + when
 
 
 def _figure(solution: Solution, constraint: Constraint, mask: BoolArray) -> str:

@@ -14,11 +14,13 @@ from typing import Literal
 
 import numpy as np
 
-from energylens.api.llmdeployment import LLMDeploymentSpec
+from energylens.api.llmdeployment import BatchJob, LLMDeploymentSpec
 from energylens.api.quantity import parse_quantity
 from energylens.planner.inventory.capacity import replicas_that_fit
+from energylens.planner.room import EnergyRoom, JobRoom
 from energylens.planner.search import describe
 from energylens.planner.search.candidates import Candidates
+from energylens.planner.search.job_room import courses_of, needed_watt_hours
 from energylens.planner.types import PowerAllowance, Rejection
 from energylens.predictor.types import BoolArray, FloatArray
 from energylens.records import dataclass
@@ -28,6 +30,8 @@ Kind = Literal["Structure", "Memory", "GPUs", "Load", "SLO", "Power"]
 
 LATENCIES = ("TTFTTooHigh", "ITLTooHigh", "TPOTTooHigh", "E2ETooHigh")
 """Rules of latency objectives."""
+ENERGY_RULE = "EnergyBudgetExceeded"
+"""Rule of the energy that a budget leaves a job."""
 FREE_GPUS = "free GPUs"
 """Field of a constraint that the cluster sets, not the spec."""
 
@@ -91,7 +95,7 @@ def build_constraints(
         *_hardware(rows, spec, allowed_products, free_gpus),
         _load(rows, spec),
         *_objectives(rows, spec),
-        *_power(rows, allowance),
+        *_power(rows, spec, allowance),
     )
 
 
@@ -278,9 +282,11 @@ def _latency(name: str, limit: int, predicted: FloatArray, upper: FloatArray, fi
     )
 
 
-def _power(rows: Candidates, allowance: PowerAllowance | None) -> list[Constraint]:
+def _power(rows: Candidates, spec: LLMDeploymentSpec, allowance: PowerAllowance | None) -> list[Constraint]:
     if allowance is None:
         return []
+    if allowance.room is not None and spec.workload.job is not None:
+        return _in_time(rows, spec.workload.job, allowance, allowance.room)
     # Values are compared in whole watts, as plans state their power, so that a running plan always fits its stated
     # power.
     watts, limit = np.rint(rows.power_watts), allowance.limit
@@ -299,6 +305,50 @@ def _power(rows: Candidates, allowance: PowerAllowance | None) -> list[Constrain
             excess=watts / allowance.watts - 1.0,
         )
     ]
+
+
+def _in_time(rows: Candidates, job: BatchJob, allowance: PowerAllowance, room: JobRoom) -> list[Constraint]:
+    """Return the rules of a job: power while it runs, and energy in each period that it reaches."""
+    courses = courses_of(rows, job)
+    watts, limit, fit = courses.watts, allowance.limit, room.fit(courses)
+    found = []
+    if np.isfinite(room.most_watts):
+        missing = np.maximum(watts - fit.left_watts, 0.0)
+        found.append(
+            Constraint(
+                rule="PowerBudgetExceeded",
+                kind="Power",
+                field=allowance.field,
+                value=f"{allowance.watts:.0f}" if limit is None else str(limit.value),
+                holds=watts <= fit.left_watts,
+                message=f"more power than {allowance.field} leaves while the job runs",
+                needed=watts if limit is None else np.ceil(limit.value + missing),
+                what="predicted power in W",
+                render=lambda value: f"{value:.0f}",
+                exceeded=lambda i: f"{watts[i]:.0f} W > {fit.left_watts[i]:.0f} W ({allowance.field})",
+                excess=missing / np.maximum(fit.left_watts, 1.0),
+            )
+        )
+    for each, excess, holds in zip(room.energy, fit.excess_watt_hours, fit.energy, strict=True):
+        found.append(_energy(each, excess, holds))
+    return found
+
+
+def _energy(room: EnergyRoom, excess: FloatArray, holds: BoolArray) -> Constraint:
+    limit = room.limit_watt_hours
+    return Constraint(
+        rule=ENERGY_RULE,
+        kind="Power",
+        field=room.field,
+        value="" if limit is None else str(limit),
+        holds=holds,
+        message=f"more energy than {room.field} leaves in a period",
+        needed=None if limit is None else needed_watt_hours(limit, excess),
+        what="energy of the job in Wh",
+        render=lambda value: f"{value:.0f}",
+        exceeded=lambda i: f"the job takes {excess[i]:.0f} Wh more than {room.field} leaves in a period",
+        excess=np.maximum(excess, 0.0) / (limit or 1.0),
+    )
 
 
 def _ceil_milli(joules: float) -> str:

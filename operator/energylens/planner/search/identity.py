@@ -170,6 +170,7 @@ def inputs_hash(
         "predictor": predictor_version,
         "allowanceWatts": None if allowance is None else round(allowance.watts),
         **({"allowanceByHour": allowance.hours} if allowance is not None and allowance.hours is not None else {}),
+        **({"room": allowance.room.document()} if allowance is not None and allowance.room is not None else {}),
         **({"sheds": allowance.source} if allowance is not None and allowance.sheds else {}),
     }
     learned = corrections.document() if corrections is not None else {}

@@ -27,7 +27,7 @@ from energylens.planner.search.objective import best, objective_values
 from energylens.planner.search.replica import ReplicaPredictor
 from energylens.planner.search.space import ProductSpace, enumerate_space
 from energylens.planner.search.steps import directions, highest_tried, with_other_steps, with_steps
-from energylens.planner.types import GpuNode, PowerAllowance, Rejection
+from energylens.planner.types import UNLIMITED_WATTS, GpuNode, PowerAllowance, Rejection
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.requests import RequestClass
 from energylens.predictor.types import GpuSpec, Workload
@@ -316,7 +316,8 @@ def most_powered(problem: Problem, idle_watts: float) -> int | None:
     predicted power, so they allow no such bound.
     """
     allowance = problem.allowance
-    if allowance is None or problem.corrections is not None or idle_watts <= 0.0:
+    unlimited = allowance is None or allowance.watts >= UNLIMITED_WATTS
+    if allowance is None or unlimited or problem.corrections is not None or idle_watts <= 0.0:
         return None
     # A plan's power is rounded to whole watts.
     return int((allowance.watts + 0.5) / idle_watts)

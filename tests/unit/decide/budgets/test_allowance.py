@@ -284,6 +284,27 @@ def test_what_is_kept_of_a_budget_does_not_grow_with_its_members() -> None:
     found = read_budget({**budget(2000, "Shed"), "status": {"members": [*members, shed], "ledger": accounts}})
     assert (found.status.members, found.status.ledger) == ((), ())
     assert found.caps == {("team", "m50"): 40}
+    assert found.counted_until is None
+
+
+@pytest.mark.parametrize(
+    ("entries", "time"),
+    [
+        (
+            [
+                {"predictedWatts": 9, "accountedUntil": "2026-11-25T11:59:00Z"},
+                {"accountedUntil": "2026-11-25T01:00:00Z"},
+            ],
+            59,
+        ),
+        ([{"predictedWatts": 9, "accountedUntil": f"2026-11-25T11:{minute}:00Z"} for minute in (58, 55)], 55),
+        ([{"uid": "members", "accountedUntil": "2026-11-25T11:50:00Z"}], 50),
+        ([{"predictedWatts": 9, "accountedUntil": "soon"}, {"predictedWatts": 9}], None),
+    ],
+)
+def test_energy_is_counted_up_to_the_last_measurement_of_all_members(entries: list[Body], time: int | None) -> None:
+    found = read_budget({**budget(2000), "status": {"ledger": entries}}).counted_until
+    assert found == (None if time is None else NOW.replace(hour=11, minute=time))
 
 
 def test_power_that_is_taken_binds_below_what_runs() -> None:

@@ -12,7 +12,7 @@ from tests.unit.decide.budgets.test_allowance import allowance, budget, counted,
 
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.budget.periods import period_at
-from energylens.budget.usage import PowerAllowed
+from energylens.budget.usage import EnergyAllowed, Growth, PowerAllowed
 from energylens.decide.budgets.allowance import _by_hour, _measured_above
 from energylens.decide.budgets.claim import BudgetClaim
 from energylens.decide.budgets.counted import NO_WATTS, QUARTERS, CountedWatts
@@ -24,7 +24,8 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 SPEC = EnergyBudgetSpec.model_validate(
     {"powerWatts": 1000, "energyWattHours": 24000, "period": "Day", "action": "Deny"}
 )
-POWER, ENERGY = PowerAllowed(1000.0, "spec.powerWatts"), PowerAllowed(800.0, "spec.energyWattHours")
+POWER = Growth(PowerAllowed(1000.0, "spec.powerWatts"))
+ENERGY = Growth(energy=EnergyAllowed(1e9, 800.0 * 24, 12.0, 24.0, 1.0, "spec.energyWattHours"))
 
 
 def claim(**changes: Any) -> BudgetClaim:
@@ -79,7 +80,9 @@ def test_the_allowance_names_the_limit_behind_it() -> None:
     assert energy.limit.others_watts == 620.0
     assert energy.limit.energy is not None
     assert energy.limit.energy.used_watt_hours == 1200.0
-    carbon = claim(growth=PowerAllowed(900.0, "spec.carbon.kilograms")).allowance
+    carbon = claim(
+        growth=Growth(energy=EnergyAllowed(1e9, 900.0 * 24, 12.0, 24.0, 1.0, "spec.carbon.kilograms"))
+    ).allowance
     assert str(carbon) == "EnergyBudget team/cap=300 W (by spec.carbon.kilograms)"
     assert carbon.limit is None
 
@@ -95,7 +98,7 @@ def test_power_that_was_taken_and_a_budget_that_is_not_checked_have_no_limit() -
 
 def test_an_own_budget_speaks_of_its_own_field() -> None:
     own = {"name": "spec.energy.budget", "path": "spec.energy.budget.", "others": NO_WATTS}
-    power = claim(**own, ceiling=POWER).allowance
+    power = claim(**own, ceiling=POWER.power).allowance
     assert str(power) == "spec.energy.budget.powerWatts=1000"
     energy = claim(**own, growth=ENERGY).allowance
     assert str(energy) == "spec.energy.budget.energyWattHours=24000 (800 W)"

@@ -90,7 +90,8 @@ def growth(spec: dict[str, Any], **status: Any) -> tuple[float | None, str]:
     }
     asked = EnergyBudgetSpec.model_validate({"period": "Day", **spec})
     found, problem = growth_of(1, asked, EnergyBudgetStatus.model_validate(fields), NOW)
-    return None if found is None else found.watts, problem
+    tightest = None if found is None else found.tightest()
+    return None if tightest is None else tightest.watts, problem
 
 
 def test_energy_allows_the_mean_power_of_a_period_in_whole_steps() -> None:

@@ -95,6 +95,8 @@ class PlanChoice:
     """Time at which the schedule needs another plan, or an hour begins whose replicas started early; None for never."""
     week: WeekPlan | None = None
     """The planning result for the week; None if nothing had to be planned, or could be planned."""
+    job_start: JobStartStatus | None = None
+    """When the pods of a job are to start, or did; None for any other load, and without a choice."""
     scaled: str = ""
     """Message that the replicas of the same pods follow the schedule, with both numbers; "" if they stay."""
 

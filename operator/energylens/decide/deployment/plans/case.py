@@ -16,6 +16,7 @@ from energylens.planner.inventory.nodes import usable_nodes
 from energylens.planner.pairs import plan_pair_again
 from energylens.planner.search.describe import joules
 from energylens.planner.search.identity import is_made_from
+from energylens.planner.search.job_room import admits
 from energylens.planner.search.problem import NO_BINDING_CONSTRAINT
 from energylens.planner.search.reach import reach_of
 from energylens.planner.shedding import Running, is_priced, replica_powers
@@ -96,8 +97,8 @@ class Case:
         free = self.hash_of(asked, plan, restricted=False)
         allowance = effective_allowance(asked.spec, self.inputs.allowance)
         if is_made_from(plan, free):
-            return free if allowance is None or plan.predicted.power_watts <= allowance.watts else ""
-        if allowance is None:
+            return free if allowance is None or admits(allowance, plan, asked.spec) else ""
+        if allowance is None or (allowance.room is not None and not admits(allowance, plan, asked.spec)):
             return ""
         exact = self.hash_of(asked, plan)
         return exact if is_made_from(plan, exact) else ""

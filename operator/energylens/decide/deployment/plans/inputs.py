@@ -12,7 +12,7 @@ from energylens.decide.deployment.loads.learned_hours import LearnedHours
 from energylens.decide.deployment.loads.load import FollowedLoad
 from energylens.decide.deployment.observed.observation import PlanChoice
 from energylens.decide.deployment.observed.profile_hours import NoHours
-from energylens.decide.deployment.pods.job_start import JobHours
+from energylens.decide.deployment.pods.job_hours import JobHours
 from energylens.decide.deployment.trials.verification import Beside
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.types import ClusterSnapshot, PowerAllowance
@@ -49,6 +49,8 @@ class Inputs:
     """Why the ConfigMap with the hours of the profile has none, so that no week can be planned."""
     job_hours: JobHours | None = None
     """What weighs the hours of a job; None if the job starts at once."""
+    runs: bool = False
+    """Whether pods of the deployment exist."""
     learned: LearnedHours | None = None
     """The measured rates of the hours; None if the profile is not learned."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field, replace
 from datetime import datetime
 
-from energylens.api.llmdeployment import PlanStatus
+from energylens.api.llmdeployment import JobStartStatus, PlanStatus
 from energylens.data import load_gpus
 from energylens.decide.deployment.loads.following import at_load
 from energylens.decide.deployment.loads.load import FollowedLoad
@@ -18,6 +18,7 @@ from energylens.decide.deployment.plans.inputs import Inputs
 from energylens.decide.deployment.plans.policies import PolicyInput, choose, return_to_last_good
 from energylens.decide.deployment.plans.scheduled import Weeks, prepared, scheduled
 from energylens.decide.deployment.plans.verifying import verified
+from energylens.decide.deployment.pods.job_start import planned_start
 from energylens.decide.reasons import Reason
 from energylens.planner.answers import Answers
 from energylens.planner.engines import EngineSettings
@@ -58,7 +59,9 @@ class PlanningService:
     _refused: Refused = field(default_factory=dict)
 
     def planning_for(self, inputs: Inputs, *, searching: bool = True) -> PlanChoice:
-        """Return the plan to follow; pure but for the cache, and slow: call it off the event loop.
+        """Return the plan to follow, and the start of a job.
+
+        Pure but for the cache, and slow: call it off the event loop.
 
         Args:
             inputs: Inputs of the plan.
@@ -67,6 +70,12 @@ class PlanningService:
         Raises:
             SearchNeededError: The plan must be searched for, and ``searching`` is False.
         """
+        found = self._choice_for(inputs, searching=searching)
+        if inputs.deployment.spec.workload.job is None:
+            return found
+        return replace(found, job_start=_start_of(inputs, found))
+
+    def _choice_for(self, inputs: Inputs, *, searching: bool) -> PlanChoice:
         case = _case(inputs, self.answers)
         if isinstance(case, PlanChoice):
             return case
@@ -141,6 +150,20 @@ class PlanningService:
     def _drop(self, key: tuple[str, str]) -> None:
         self._remembered.pop(key, None)
         self._with_tables.pop(key, None)
+
+
+def _start_of(inputs: Inputs, choice: PlanChoice) -> JobStartStatus | None:
+    """Return when the pods of a job are to start, or did."""
+    refused = not choice.good and choice.reason is Reason.BUDGET_EXCEEDED
+    return planned_start(
+        inputs.deployment,
+        choice.plan,
+        inputs.job_hours,
+        inputs.now,
+        runs=inputs.runs,
+        allowance=inputs.allowance,
+        refusal=choice.message if refused else "",
+    )
 
 
 def _case(inputs: Inputs, answers: Answers) -> Case | PlanChoice:

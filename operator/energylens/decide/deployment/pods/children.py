@@ -13,7 +13,7 @@ from energylens.decide.deployment.pods.applied import holds
 from energylens.decide.deployment.pods.avoided import avoided, to_avoid, uncounted
 from energylens.decide.deployment.pods.deadlines import queued_for_long
 from energylens.decide.deployment.pods.handover import Handover, handover
-from energylens.decide.deployment.pods.job_start import waits_until
+from energylens.decide.deployment.pods.job_start import is_held
 from energylens.decide.deployment.pods.replaced import replaced
 from energylens.decide.deployment.pods.roles import decode_waits, only_decode_serves, prefill_goes, prefill_runs
 from energylens.decide.deployment.pods.rollouts import EXCEEDED_QUOTA, main_rollout, prefill_view, refused_pods
@@ -96,8 +96,10 @@ def children(observed: Observation) -> Children:
             Reason.AWAITING_APPROVAL,
             why_it_waits(observed.deployment, plan, plan_label(observed.workload)),
         )
-    if waits_until(observed.job_start, observed.now) is not None and observed.job_start is not None:
-        return Children((), False, Reason.START_SCHEDULED, observed.job_start.message)
+    start = observed.job_start
+    if start is not None and is_held(start, observed.now):
+        reason = Reason.BUDGET_EXCEEDED if start.start_time is None else Reason.START_SCHEDULED
+        return Children((), False, reason, start.message)
     if plan.nodes_per_replica > 1 and not observed.serves_lws:
         return Children(
             (),

@@ -12,19 +12,16 @@ from typing import Any, Literal
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import BatchJob, JobStart, JobStartStatus, LLMDeployment, PlannedJob, PlanStatus
 from energylens.api.timestamp import moment_of, timestamp
-from energylens.budget.hourly import ForecastError, HourlyValues, parse_hourly
-from energylens.budget.job_start import Phase, StartChoice, best_start
-from energylens.decide.deployment.observed.named_maps import NamedMap
+from energylens.budget.course import Course, JobFigures, course_of
 from energylens.decide.deployment.observed.observation import Body, PodState
+from energylens.decide.deployment.pods.job_choice import FORECAST_WAIT, StartRoom, chosen, latest_start
+from energylens.decide.deployment.pods.job_hours import JobHours
 from energylens.decide.deployment.pods.workloads import replicas_of, workload_revision
 from energylens.decide.reasons import ConditionType, Reason
-from energylens.records import dataclass
+from energylens.planner.types import PowerAllowance
 
 MOST_START_SECONDS = 3600
 """Longest start that counts as measured; a pod that took longer waited for something else, such as GPUs."""
-FORECAST_WAIT = timedelta(minutes=10)
-"""Longest wait for a usable forecast: a ConfigMap may be created or updated just after the LLMDeployment, as by one
-``kubectl apply``, and a start cannot be undone."""
 FORECAST_LOOK = timedelta(seconds=30)
 """Time between two reads of the ConfigMap during this wait; ConfigMaps of users are not watched."""
 MISSED = timedelta(minutes=15)
@@ -37,57 +34,26 @@ _REASONS = (
     Reason.ALREADY_RUNNING,
     *_UNTIMED,
 )
+AT_ONCE = "AtOnce"
+"""Reason of the start of a job whose spec leaves no choice; no condition has it."""
 STARTED = ("Starting", "Started")
 """States in which pods were created."""
 
 
-@dataclass(frozen=True)
-class JobHours:
-    """The values that weigh the hours of a job, or why there are none."""
-
-    values: HourlyValues | None
-    reason: Reason = Reason.BEST_HOURS
-    """Why there are no values."""
-    message: str = ""
-    digest: str = ""
-    """Changes with the text that the values come from."""
-
-
-def job_hours(deployment: LLMDeployment, named: NamedMap) -> JobHours | None:
-    """Return the forecast or the tariff that ``job.start`` names; None without one.
-
-    Args:
-        deployment: A deployment.
-        named: The ConfigMap.
-    """
-    start = _start_of(deployment)
-    if start is None:
-        return None
-    forecast, tariff = start.forecast_config_map_ref, start.tariff_config_map_ref
-    if forecast is not None:
-        name, key, field = forecast.name, forecast.key, "forecastConfigMapRef"
-        column, least = "gramsPerKilowattHour", 0.0
-    else:
-        assert tariff is not None
-        name, key, field = tariff.name, tariff.key, "tariffConfigMapRef"
-        column, least = "pricePerKilowattHour", None
-    where = f"spec.workload.job.start.{field}: ConfigMap {name}"
-    text, missing = named.text(where, key)
-    if missing:
-        return JobHours(None, Reason.FORECAST_MISSING, missing)
-    digest = hashlib.sha256(f"{column}\n{text}".encode()).hexdigest()
-    try:
-        return JobHours(parse_hourly(text, column, least), digest=digest)
-    except ForecastError as error:
-        return JobHours(None, Reason.FORECAST_INVALID, f"{where}, key {key!r}: {error}", digest)
-
-
 def planned_start(
-    deployment: LLMDeployment, plan: PlanStatus | None, hours: JobHours | None, now: datetime, *, runs: bool = False
+    deployment: LLMDeployment,
+    plan: PlanStatus | None,
+    hours: JobHours | None,
+    now: datetime,
+    *,
+    runs: bool = False,
+    allowance: PowerAllowance | None = None,
+    refusal: str = "",
 ) -> JobStartStatus | None:
     """Return when the pods of a job are to start, or did; None if the spec leaves no choice, or there is no plan.
 
-    A planned start changes only with the forecast, the job or its plan, and only if another one is clearly better.
+    A planned start changes only with the forecast, the job, its plan, and the room that budgets have, and only if
+    another start is clearly better.
 
     Args:
         deployment: With its last status.
@@ -95,65 +61,94 @@ def planned_start(
         hours: The values that weigh the hours.
         now: The current time.
         runs: Whether pods of the deployment exist.
+        allowance: What budgets leave; None if no budget limits the deployment.
+        refusal: Why budgets have no room for the job as the spec describes it; "" if they do. ``plan`` is then of
+            another spec.
     """
     job, before = deployment.spec.workload.job, deployment.status.job_start
-    if job is None or job.start is None or plan is None or plan.job is None or hours is None:
+    if job is None or plan is None or plan.job is None:
         return None
-    measured = None if before is None or before.start_hash not in ("", _start_hash(plan)) else before.start_seconds
-    start_hash = "" if measured is None else _start_hash(plan)
+    # A status without any pods is an edit by others, for which the job is not started in a bad hour.
+    had_pods = runs or deployment.status.active_revision is not None
+    begun = before if before is not None and before.state in STARTED and had_pods else None
+    refused = bool(refusal) and not runs and begun is None and not deployment.spec.suspend
+    if job.start is None:
+        if refused:
+            latest = None if before is None or before.state != "Waiting" else moment_of(before.latest_start_time)
+            return _refused(refusal, latest or now)
+        if begun is None or deployment.spec.suspend:
+            return None
+        return _followed(begun, course_of_job(job, plan, plan.job))
+    if hours is None:
+        return None
+    measured, measured_for = None if before is None else before.start_seconds, _start_hash(plan)
+    if before is not None and before.start_hash not in ("", measured_for):
+        measured = None
+    kept_for = "" if measured is None else measured_for
     if deployment.spec.suspend:
         text = "spec.suspend is true; the start is planned when it is false again"
         return JobStartStatus(
-            state="Suspended", reason=Reason.SUSPENDED, message=text, start_seconds=measured, start_hash=start_hash
+            state="Suspended", reason=Reason.SUSPENDED, message=text, start_seconds=measured, start_hash=kept_for
         )
-    timing = _Timing.of(job, job.start, plan, plan.job, measured)
-    begun = _begun(deployment, job.start, timing, now, runs=runs)
-    if begun is not None:
-        return begun
+    course = course_of_job(job, plan, plan.job, measured)
+    if begun is not None and begun.reason != AT_ONCE:
+        return _followed(begun, course)
+    if begun is not None or (before is None and runs):
+        return _already_running(job.start, course, now if begun is None else moment_of(begun.start_time) or now)
+    room = None if allowance is None else StartRoom(allowance, course)
+    if refused:
+        denied = _refused(refusal, latest_start(job.start, course))
+        return denied.model_copy(update={"start_seconds": measured, "start_hash": kept_for})
     kept = None if before is None or before.state != "Waiting" else moment_of(before.start_time)
-    inputs = timing.digest(job.start, hours)
+    inputs, roomy = _digest(course, job.start, hours), True
     if before is not None and kept is not None:
         # Without pods, a start that is due may still move: to known hours, or because it was missed.
         fixed = runs or hours.values is None or (before.reason not in _UNTIMED and now - kept < MISSED)
         # The status may have been edited while no operator ran.
-        safe = kept <= _latest(job.start, timing)
-        if (fixed and kept <= now) or (now < kept and safe and before.inputs_hash == inputs):
+        safe = kept <= latest_start(job.start, course)
+        roomy = runs or room is None or room.at(max(kept, now))
+        if roomy and ((fixed and kept <= now) or (now < kept and safe and before.inputs_hash == inputs)):
             return before
-    found = _chosen(timing, job.start, hours, now, kept)
-    if before is not None and kept is not None and kept <= now and found.reason not in _TIMED:
+    found = chosen(course, job.start, hours, now, kept, None if runs else room)
+    if before is not None and kept is not None and kept <= now and roomy and found.reason not in _TIMED:
         return before
     return JobStartStatus(
         state="Waiting",
-        start_time=timestamp(found.begin),
-        end_time=timestamp(found.end),
+        start_time=None if found.begin is None else timestamp(found.begin),
+        end_time=None if found.end is None else timestamp(found.end),
         latest_start_time=timestamp(found.latest),
         saving_percent=found.saving,
         reason=found.reason,
         message=found.message,
         start_seconds=measured,
-        start_hash=start_hash,
+        start_hash=kept_for,
         inputs_hash=inputs,
     )
 
 
-def _begun(
-    deployment: LLMDeployment, start: JobStart, timing: _Timing, now: datetime, *, runs: bool
-) -> JobStartStatus | None:
-    """Return the start of a job whose pods were created, None before that."""
-    before = deployment.status.job_start
-    # A status without any pods is an edit by others, for which the job is not started in a bad hour.
-    had_pods = runs or deployment.status.active_revision is not None
-    if before is not None and before.state in STARTED and had_pods:
-        begin = moment_of(before.start_time) or now
-        return before.model_copy(update={"end_time": timestamp(begin + timedelta(seconds=timing.seconds))})
-    if before is not None or not runs:
-        return None
-    end, latest = now + timedelta(seconds=timing.seconds), moment_of(start.complete_by) or now
+def _followed(begun: JobStartStatus, course: Course) -> JobStartStatus:
+    """Return the start of pods that exist, with the end that is expected now."""
+    begin = moment_of(begun.start_time)
+    if begin is None:
+        return begun
+    return begun.model_copy(update={"end_time": timestamp(begin + timedelta(seconds=course.end_seconds))})
+
+
+def _refused(refusal: str, latest: datetime) -> JobStartStatus:
+    return JobStartStatus(
+        state="Waiting",
+        latest_start_time=timestamp(latest),
+        reason=Reason.BUDGET_EXCEEDED,
+        message=f"does not start: {refusal.removesuffix('; the running plan stays')}",
+    )
+
+
+def _already_running(start: JobStart, course: Course, begin: datetime) -> JobStartStatus:
     return JobStartStatus(
         state="Started",
-        start_time=timestamp(now),
-        end_time=timestamp(end),
-        latest_start_time=timestamp(latest - timedelta(seconds=timing.longest)),
+        start_time=timestamp(begin),
+        end_time=timestamp(begin + timedelta(seconds=course.end_seconds)),
+        latest_start_time=timestamp(latest_start(start, course)),
         reason=Reason.ALREADY_RUNNING,
         message="the pods existed before spec.workload.job.start was set, and the job is not interrupted",
     )
@@ -216,6 +211,50 @@ def followed_start(
     return start.model_copy(update=measured)
 
 
+def seen_start(
+    deployment: LLMDeployment,
+    start: JobStartStatus | None,
+    plan: PlanStatus | None,
+    workload: Body | None,
+    pods: Sequence[PodState],
+    now: datetime,
+) -> JobStartStatus | None:
+    """Return the start of a job after what is seen of the pods, also of a job that starts as soon as possible.
+
+    Budgets count the energy that a job still takes, and therefore need its start.
+
+    Args:
+        deployment: The deployment.
+        start: As planned; None if there is no choice.
+        plan: The plan of the pods.
+        workload: What runs the pods; None if nothing does.
+        pods: The pods.
+        now: The current time.
+    """
+    job = deployment.spec.workload.job
+    if start is not None or job is None or job.start is not None or plan is None or plan.job is None:
+        return followed_start(start, plan, workload, pods, now)
+    if deployment.spec.suspend or workload is None or not replicas_of(workload):
+        return None
+    created = (moment_of(pod.created or None) for pod in pods if pod.revision == workload_revision(workload))
+    begin = min((time for time in created if time is not None), default=now)
+    made = JobStartStatus(
+        state="Starting",
+        start_time=timestamp(min(begin, now)),
+        latest_start_time=timestamp(min(begin, now)),
+        reason=AT_ONCE,
+        message="spec.workload.job.start is absent: the pods start as soon as there is a plan",
+    )
+    return followed_start(_followed(made, course_of_job(job, plan, plan.job)), plan, workload, pods, now)
+
+
+def is_held(start: JobStartStatus | None, now: datetime) -> bool:
+    """Return whether the pods must not be created yet: the job starts later, or budgets have no room for it."""
+    if start is None or start.state != "Waiting":
+        return False
+    return start.start_time is None or waits_until(start, now) is not None
+
+
 def waits_until(start: JobStartStatus | None, now: datetime) -> datetime | None:
     """Return the moment for which the creation of the pods waits; None if it does not wait."""
     if start is None or start.state != "Waiting":
@@ -241,7 +280,7 @@ def start_verdict(
         start: As planned or followed.
         before: The conditions of the last pass; once the pods exist, the reason of their start stays.
     """
-    if start is None or start.state == "Suspended":
+    if start is None or start.state == "Suspended" or start.reason == AT_ONCE:
         return None
     reason, message = start.reason, start.message
     if start.state != "Waiting":
@@ -250,146 +289,28 @@ def start_verdict(
     return "True" if reason in _TIMED else "False", reason, message
 
 
-@dataclass(frozen=True)
-class _Timing:
-    """The course of a job, from the creation of its pods."""
-
-    phases: tuple[Phase, ...]
-    """Start, requests, and idling until the deadline."""
-    seconds: int
-    """Until the last answer."""
-    longest: int
-    """Until the last answer if the throughput is lower than predicted by the headroom."""
-
-    @classmethod
-    def of(cls, job: BatchJob, start: JobStart, plan: PlanStatus, planned: PlannedJob, measured: int | None) -> _Timing:
-        stated = planned.start_seconds or 0
-        serving = planned.completion_seconds - stated
-        # What the site states or the last start measured replaces the plan's estimate.
-        begin = job.start_seconds if job.start_seconds is not None else measured if measured is not None else stated
-        watts, idle = float(plan.predicted.power_watts), float(plan.predicted.idle_power_watts)
-        idles = job.after_completion == "Idle"
-        planned_idle = max(0, job.complete_within_seconds - stated - serving) if idles else 0
-        joules = max(0.0, 3600.0 * planned.energy_watt_hours - watts * serving - idle * planned_idle)
-        phases = (
-            Phase(begin, joules / stated if stated else 0.0),
-            Phase(serving, watts),
-            Phase(max(0, job.complete_within_seconds - begin - serving) if idles else 0, idle),
-        )
-        longest = planned.longest_seconds
-        slow = max(serving, job.complete_within_seconds - stated) if longest is None else longest - stated
-        return cls(phases, begin + serving, begin + slow)
-
-    def digest(self, start: JobStart, hours: JobHours) -> str:
-        document: list[Any] = [
-            [[phase.seconds, round(phase.watts)] for phase in self.phases],
-            self.longest,
-            start.model_dump(mode="json", by_alias=True, exclude_none=True),
-            hours.digest,
-            hours.reason,
-        ]
-        text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+def course_of_job(job: BatchJob, plan: PlanStatus, planned: PlannedJob, measured: int | None = None) -> Course:
+    """Return the course of a job; what the site states or the last start measured replaces the plan's estimate."""
+    figures = JobFigures(
+        within_seconds=job.complete_within_seconds,
+        idles=job.after_completion == "Idle",
+        completion_seconds=planned.completion_seconds,
+        start_seconds=planned.start_seconds or 0,
+        longest_seconds=planned.longest_seconds,
+        energy_watt_hours=planned.energy_watt_hours,
+        watts=float(plan.predicted.power_watts),
+        idle_watts=float(plan.predicted.idle_power_watts),
+    )
+    return course_of(figures, measured if job.start_seconds is None else job.start_seconds)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The start that was chosen."""
-
-    begin: datetime
-    end: datetime
-    latest: datetime
-    reason: Reason
-    message: str
-    saving: int | None
-
-
-def _chosen(timing: _Timing, start: JobStart, hours: JobHours, now: datetime, kept: datetime | None) -> _Found:
-    """Return the best start; without a usable forecast the planned one, or else a start after a short wait for one."""
-    earliest, latest = max(now, moment_of(start.not_before) or now), _latest(start, timing)
-
-    def made(begin: datetime, reason: Reason, message: str, saving: int | None = None) -> _Found:
-        # A start within the present second is due.
-        begin = earliest if begin - earliest < timedelta(seconds=1) else begin
-        end = begin + timedelta(seconds=timing.seconds)
-        when = "starts at once" if begin <= now else f"starts at {_text(begin)}"
-        safe = f"the last safe start is at {_text(latest)}" if latest > earliest else ""
-        about = f"ends at about {_text(end)}"
-        text = "; ".join(filter(None, (f"{when}: {message}", about, safe)))
-        return _Found(begin, end, latest, reason, text, saving)
-
-    if latest <= earliest:
-        late = f"spec.workload.job.start.completeBy={start.complete_by} leaves no choice"
-        if latest < earliest:
-            late += f": the last start that would surely end in time was at {_text(latest)}"
-        return made(earliest, Reason.NO_TIME_LEFT, late)
-    safe = kept if kept is not None and earliest <= kept <= latest else None
-    reason, why = hours.reason, hours.message
-    if hours.values is not None:
-        first, end = hours.values.times[0], hours.values.end
-        length = timedelta(seconds=sum(phase.seconds for phase in timing.phases))
-        # An earlier forecast showed the planned hour to be better than the hours that this one covers.
-        if safe is None or first <= safe <= end - length:
-            found = best_start(timing.phases, earliest, latest, hours.values, kept)
-            if found is not None:
-                return made(found.start, *_weighed(start, found, earliest, latest))
-        reason = Reason.FORECAST_STALE if end <= now else Reason.FORECAST_SHORT
-        why = f"the {_source(start)} ended at {_text(end)}"
-        if reason is Reason.FORECAST_SHORT:
-            why = (
-                f"the {_source(start)} covers {_text(first)} to {_text(end)}, and the job of "
-                f"{length.total_seconds():.0f} s fits into no part of this time from {_text(earliest)} on that ends "
-                f"by completeBy"
-            )
-            if safe is not None:
-                why = f"the {_source(start)} covers {_text(first)} to {_text(end)} only"
-    if safe is not None:
-        return made(safe, reason, f"{why}; the planned start stays")
-    waits = f"waits until then for a usable {_source(start)}"
-    return made(min(latest, max(earliest, now + FORECAST_WAIT)), reason, f"{why}; {waits}")
-
-
-def _latest(start: JobStart, timing: _Timing) -> datetime:
-    """Return the last start that surely ends in time."""
-    by = moment_of(start.complete_by)
-    assert by is not None
-    return by - timedelta(seconds=timing.longest)
-
-
-def _weighed(
-    start: JobStart, found: StartChoice, earliest: datetime, latest: datetime
-) -> tuple[Reason, str, int | None]:
-    """Return reason, message and saving of the best start."""
-    short = latest - found.until >= timedelta(seconds=1)
-    reason = Reason.BEST_KNOWN_HOURS if short else Reason.BEST_HOURS
-    text, saving, at_once = _amount(start, found.amount), None, found.at_once
-    if at_once is not None and found.start - earliest >= timedelta(seconds=1):
-        # A start that was planned before may be a little worse.
-        saving = max(0, round(100.0 * (at_once - found.amount) / abs(at_once))) if at_once else None
-        less = "" if saving is None else f" ({saving} % less)"
-        text += f" instead of {_amount(start, at_once)} for a start at {_text(earliest)}{less}"
-    elif at_once is not None:
-        text, saving = f"{text}; no later start is clearly better", 0
-    if short:
-        text += f"; starts after {_text(found.until)} are not compared, since the {_source(start)} ends"
-    return reason, text, saving
-
-
-def _source(start: JobStart) -> str:
-    return "tariff" if start.forecast_config_map_ref is None else "forecast"
-
-
-def _amount(start: JobStart, amount: float) -> str:
-    """Return carbon or cost in words."""
-    if start.forecast_config_map_ref is None:
-        return f"energy for {amount:,.2f} in the tariff's currency"
-    return f"{amount / 1000.0:,.3g} kg of CO2" if amount >= 1000.0 else f"{amount:,.3g} g of CO2"
-
-
-def _text(moment: datetime) -> str:
-    return timestamp(moment)
-
-
-def _start_of(deployment: LLMDeployment) -> JobStart | None:
-    job = deployment.spec.workload.job
-    return None if job is None else job.start
+def _digest(course: Course, start: JobStart, hours: JobHours) -> str:
+    document: list[Any] = [
+        [[phase.seconds, round(phase.watts)] for phase in course.phases],
+        course.longest_seconds,
+        start.model_dump(mode="json", by_alias=True, exclude_none=True),
+        hours.digest,
+        hours.reason,
+    ]
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -11,7 +11,7 @@ from energylens.decide.deployment.plans.replica import is_asked
 from energylens.decide.deployment.plans.schedule import needed
 from energylens.decide.deployment.pods.children import Children
 from energylens.decide.deployment.pods.deadlines import late
-from energylens.decide.deployment.pods.job_start import start_verdict, waits_until
+from energylens.decide.deployment.pods.job_start import is_held, start_verdict
 from energylens.decide.deployment.pods.rollouts import RolloutProgress, by_role, overdue, rollout, trouble
 from energylens.decide.deployment.reports.caveats import caveats_of
 from energylens.decide.deployment.reports.condition import condition, keep_transition_times
@@ -140,7 +140,7 @@ def _still_serving(observed: Observation, state: RolloutProgress) -> str:
 
 def _progressing(observed: Observation, state: RolloutProgress) -> Condition:
     kind = ConditionType.PROGRESSING
-    waits = waits_until(observed.job_start, observed.now) is not None
+    waits = is_held(observed.job_start, observed.now)
     if not state.exists or observed.deployment.spec.is_stopped or waits:
         return condition(observed, kind, "False", Reason.NOT_STARTED, "no rollout is under way")
     if state.current and state.ready >= state.wanted:
@@ -200,6 +200,9 @@ def _plan_verified(observed: Observation) -> list[Condition]:
 
 
 def _start_timed(observed: Observation) -> list[Condition]:
+    job = observed.deployment.spec.workload.job
+    if job is None or job.start is None:
+        return []
     found = start_verdict(observed.job_start, observed.deployment.status.conditions)
     return [] if found is None else [condition(observed, ConditionType.START_TIMED, *found)]
 

@@ -21,7 +21,7 @@ from energylens.decide.deployment.observed.observation import Observation
 from energylens.decide.deployment.plans.replica import is_asked
 from energylens.decide.deployment.plans.schedule import with_measured_start
 from energylens.decide.deployment.pods.children import Children
-from energylens.decide.deployment.pods.job_start import followed_start, own_workload
+from energylens.decide.deployment.pods.job_start import own_workload, seen_start
 from energylens.decide.deployment.pods.rollouts import main_rollout
 from energylens.decide.deployment.pods.workloads import existing_replicas, workload_revision
 from energylens.decide.deployment.reports.conditions import all_conditions
@@ -116,13 +116,14 @@ def _schedule(observed: Observation) -> ScheduleStatus | None:
 
 def _job_start(observed: Observation) -> JobStartStatus | None:
     """Return when the pods of a job start, or did; a pass that could not plan keeps what is known."""
-    job = observed.deployment.spec.workload.job
-    if job is None or job.start is None:
+    deployment, plan, known = observed.deployment, observed.planning.plan, observed.job_start
+    job = deployment.spec.workload.job
+    if job is None:
         return None
-    if observed.job_start is None:
-        return observed.deployment.status.job_start
-    own = own_workload(observed.deployment, observed.workload)
-    return followed_start(observed.job_start, observed.planning.plan, own, observed.pods, observed.now)
+    if known is None and (job.start is not None or plan is None):
+        return deployment.status.job_start
+    own = own_workload(deployment, observed.workload)
+    return seen_start(deployment, known, plan, own, observed.pods, observed.now)
 
 
 def _verification(observed: Observation) -> VerificationStatus | None:

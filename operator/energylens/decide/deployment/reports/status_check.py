@@ -226,7 +226,10 @@ def _schedule_problem(schedule: ScheduleStatus, now: datetime) -> str:
 
 
 def _job_start_problem(start: JobStartStatus) -> str:
-    times = (start.start_time, start.end_time, start.latest_start_time)
+    times = [start.start_time, start.end_time, start.latest_start_time]
+    if start.state == "Waiting" and start.reason == Reason.BUDGET_EXCEEDED and times[:2] == [None, None]:
+        # Budgets have no room for any start.
+        times = times[2:]
     if start.state != "Suspended" and not all(isinstance(time, str) and _is_moment(time) for time in times):
         return f"{start.state} from {start.start_time} to {start.end_time}"
     return "" if 0 <= (start.start_seconds or 0) <= MOST_START_SECONDS_STATED else f"{start.start_seconds} s"

@@ -12,7 +12,8 @@ from tests.unit.decide.observations import deployment, plan
 from energylens.api.llmdeployment import JobStartStatus, LLMDeployment, PlannedJob
 from energylens.api.timestamp import moment_of, timestamp
 from energylens.decide.deployment.observed.named_maps import NamedMap
-from energylens.decide.deployment.pods.job_start import JobHours, job_hours, own_workload, planned_start, waits_until
+from energylens.decide.deployment.pods.job_hours import JobHours, job_hours
+from energylens.decide.deployment.pods.job_start import own_workload, planned_start, waits_until
 from energylens.decide.reasons import Reason
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)

@@ -13,14 +13,13 @@ from energylens.api.base import Condition
 from energylens.api.llmdeployment import JobStartStatus, LLMDeployment, PlannedJob
 from energylens.api.timestamp import moment_of, timestamp
 from energylens.decide.deployment.observed.named_maps import NamedMap
+from energylens.decide.deployment.pods.job_choice import FORECAST_WAIT
+from energylens.decide.deployment.pods.job_hours import JobHours, job_hours
 from energylens.decide.deployment.pods.job_start import (
     FORECAST_LOOK,
-    FORECAST_WAIT,
     MISSED,
     MOST_START_SECONDS,
-    JobHours,
     followed_start,
-    job_hours,
     looks_at,
     own_workload,
     planned_start,

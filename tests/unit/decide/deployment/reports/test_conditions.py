@@ -91,7 +91,7 @@ def followed(verified: bool) -> dict[str, Any]:
     return {"deployment": deployment(**ASKED), "planning": planning}
 
 
-def starts(reason: str, time: str = "2026-03-01T11:00:00Z") -> dict[str, Any]:
+def starts(reason: str, time: str | None = "2026-03-01T11:00:00Z") -> dict[str, Any]:
     """Return a job whose pods do not exist yet; at noon it is due by default."""
     start = {"completeBy": "2026-03-02T00:00:00Z", "forecastConfigMapRef": {"name": "grid"}}
     job = {"requests": 100, "completeWithinSeconds": 3600, "start": start}
@@ -130,6 +130,7 @@ CASES = [
     case("Ready", "False", "StartScheduled", **starts("BestHours", "2026-03-01T13:00:00Z")),
     case("PlanReady", "True", "StartScheduled", **starts("BestHours", "2026-03-01T13:00:00Z")),
     *(case("StartTimed", "True", reason, **starts(reason)) for reason in ("BestHours", "BestKnownHours")),
+    case("StartTimed", "False", "BudgetExceeded", **starts("BudgetExceeded", None)),
     *(
         case("StartTimed", "False", reason, **starts(reason))
         for reason in (

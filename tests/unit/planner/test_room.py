@@ -1,0 +1,189 @@
+"""Room for a job beside others: every quarter of an hour tried, and power and energy added up minute by minute."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+
+import numpy as np
+import pytest
+
+from energylens.planner.room import LOOK_AHEAD, QUARTER, Courses, EnergyRoom, Holder, JobRoom
+from energylens.planner.search.job_room import holders_text, needed_watt_hours
+
+T0 = 1_772_323_200
+"""2026-03-01T00:00:00Z."""
+MINUTE = 60
+
+
+def courses(*jobs: tuple[int, float, int, float, int, float, int]) -> Courses:
+    return Courses(*(np.asarray(column, dtype=np.float64) for column in zip(*jobs, strict=True)))
+
+
+def some_job(draw: random.Random) -> tuple[int, float, int, float, int, float, int]:
+    start, serving = MINUTE * draw.randint(0, 20), MINUTE * draw.randint(1, 200)
+    watts = float(draw.randint(100, 900))
+    idle = MINUTE * draw.choice([0, draw.randint(1, 120)])
+    longest = start + serving + MINUTE * draw.choice([0, draw.randint(1, 60)])
+    return start, watts / 4, serving, watts, idle, watts / 5, longest
+
+
+def some_room(draw: random.Random, **changes: object) -> JobRoom:
+    quarters = sorted(draw.sample(range(T0 // QUARTER - 2, T0 // QUARTER + 60), draw.randint(1, 6)))
+    rooms = []
+    for number in range(draw.randint(0, 2)):
+        ends = sorted(draw.sample(range(T0 + 60, T0 + 86_400, 60), draw.randint(1, 4)))
+        left = tuple(draw.choice([np.inf, draw.uniform(0, 1500)]) for _ in ends)
+        rooms.append(EnergyRoom(f"budget {number}", 2000, tuple(ends), left))
+    fields: dict[str, object] = {
+        "now": T0,
+        "earliest": T0 + MINUTE * draw.choice([0, 0, draw.randint(1, 300)]),
+        "complete_by": draw.choice([None, T0 + MINUTE * draw.randint(10, 900)]),
+        "quarters": tuple(quarters),
+        "watts": tuple(float(draw.randint(50, 900)) for _ in quarters),
+        "energy": tuple(rooms),
+    }
+    return JobRoom(**(fields | changes))  # type: ignore[arg-type]
+
+
+def left_at(room: JobRoom, second: int) -> float:
+    if not room.quarters:
+        return float("inf")
+    return room.watts[max(0, bisect_right(room.quarters, second // QUARTER) - 1)]
+
+
+def fits(room: JobRoom, job: tuple[int, float, int, float, int, float, int], start: int) -> tuple[bool, float]:
+    """Return whether there is power, and the most energy that lacks in a period, by looking at every minute."""
+    begin, begin_watts, serving, watts, idle, idle_watts, longest = job
+    end = start + max(longest, begin + serving + idle)
+    powered = True
+    for quarter in range(start // QUARTER, -(-end // QUARTER)):
+        busy = quarter * QUARTER < start + longest
+        needed = watts if busy else (idle_watts if idle else 0.0)
+        powered &= needed <= left_at(room, quarter * QUARTER)
+    worst = -float("inf")
+    for each in room.energy:
+        since = start
+        for until, left in zip(each.ends, each.left_watt_hours, strict=True):
+            if until <= since or since >= end:
+                continue
+            taken = 0.0
+            for second in range(since, min(until, end), MINUTE):
+                offset = second - start
+                if offset < begin:
+                    taken += begin_watts / 60
+                elif offset < begin + serving:
+                    taken += watts / 60
+                elif offset < begin + serving + idle:
+                    taken += idle_watts / 60
+            worst, since = max(worst, taken - left), until
+    return powered, worst
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_start_is_allowed_if_every_minute_has_power_and_energy(seed: int) -> None:
+    draw = random.Random(seed)
+    room, job = some_room(draw, complete_by=None), some_job(draw)
+    starts = np.asarray([T0 + MINUTE * draw.randint(0, 900) for _ in range(30)], dtype=np.int64)
+    found = room.fits_at(courses(job), starts)
+    for start, fitting in zip(starts.tolist(), found.tolist(), strict=True):
+        powered, worst = fits(room, job, start)
+        assert fitting == (powered and worst <= 1e-6), start
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_plan_is_admitted_if_it_fits_at_some_quarter_of_an_hour(seed: int) -> None:
+    draw = random.Random(1000 + seed)
+    room, jobs = some_room(draw), [some_job(draw) for _ in range(6)]
+    found = room.fit(courses(*jobs))
+    for number, job in enumerate(jobs):
+        starts = [room.earliest]
+        if room.complete_by is not None:
+            last = room.complete_by - job[-1]
+            starts += range((room.earliest // QUARTER + 1) * QUARTER, last + 1, QUARTER)
+        tried = [fits(room, job, start) for start in starts]
+        assert found.together[number] == any(powered and worst <= 1e-6 for powered, worst in tried)
+        assert (job[3] <= found.left_watts[number]) == any(powered for powered, _ in tried)
+        holds = job[3] <= found.left_watts[number] and all(energy[number] for energy in found.energy)
+        # The rules together say the same as the search for one start.
+        assert holds == found.together[number]
+
+
+def test_a_missing_amount_suffices_exactly() -> None:
+    room = JobRoom(T0, T0, energy=(EnergyRoom("budget", 2000, (T0 + 3600, T0 + 90_000), (100.0, 50.0)),))
+    job = (0, 0.0, 7200, 120.0, 0, 0.0, 7200)
+    (excess,) = room.fit(courses(job)).excess_watt_hours
+    assert excess.tolist() == [70.0]
+    assert needed_watt_hours(2000, excess).tolist() == [2070.0]
+    more = JobRoom(T0, T0, energy=(EnergyRoom("budget", 2070, (T0 + 3600, T0 + 90_000), (170.0, 120.0)),))
+    assert more.fit(courses(job)).together.all()
+    less = JobRoom(T0, T0, energy=(EnergyRoom("budget", 2069, (T0 + 3600, T0 + 90_000), (169.0, 119.0)),))
+    assert not less.fit(courses(job)).together.any()
+
+
+def test_power_and_energy_must_be_there_at_the_same_start() -> None:
+    first = T0 // QUARTER
+    energy = EnergyRoom("budget", 1000, (T0 + 3600, T0 + 7200), (1000.0, 0.0))
+    room = JobRoom(
+        T0, T0, T0 + 7200, quarters=(first, first + 4), watts=(100.0, 900.0), energy=(energy,)
+    )  # fmt: skip
+    job = courses((0, 0.0, 900, 500.0, 0, 0.0, 900))
+    found = room.fit(job)
+    assert (found.together.any(), found.left_watts.tolist()) == (False, [900.0])
+    # Where there is power, there is no energy.
+    assert not found.energy[0].any()
+    assert found.excess_watt_hours[0].tolist() == [125.0]
+
+
+def test_a_job_that_runs_counts_from_now_on() -> None:
+    job = courses((0, 0.0, 7200, 120.0, 0, 0.0, 7200))
+    left = EnergyRoom("budget", 2000, (T0 + 3600, T0 + 90_000), (61.0, 121.0))
+    begun = JobRoom(T0 + 1800, T0, has_begun=True, energy=(left,))
+    assert begun.fit(job).together.all()
+    # What was taken before does not count again: an hour and a half is left, half an hour of it in this period.
+    assert begun.fit(job).excess_watt_hours[0].tolist() == [-1.0]
+    assert begun.document() == ["runs"]
+    assert begun.fits_at(job, np.asarray([T0])).all()
+
+
+def test_the_inputs_of_a_plan_change_with_the_quarter_of_an_hour_only() -> None:
+    left = EnergyRoom("budget", 2000, (T0 + 3600,), (61.0,))
+    room = JobRoom(T0, T0, quarters=(1,), watts=(9.0,), energy=(left,))
+    later = JobRoom(
+        T0 + 899, T0 + 899, quarters=(1,), watts=(9.0,), energy=(EnergyRoom("budget", 2000, (T0 + 3600,), (79.9,)),),
+        holders=(Holder("a/b", 1, 2, 3),),
+    )  # fmt: skip
+    assert room.document() == later.document()
+    assert JobRoom(T0 + 900, T0 + 900).document() != JobRoom(T0, T0).document()
+    endless = EnergyRoom("grams", None, (T0 + 3600, T0 + 7200), (61.7, float("inf")))
+    assert endless.in_steps() == [61, None]
+
+
+def test_the_first_start_with_room_is_found_within_a_week() -> None:
+    job = courses((0, 0.0, 1800, 500.0, 0, 0.0, 1800))
+    first = T0 // QUARTER
+    room = JobRoom(T0, T0, quarters=(first, first + 5), watts=(100.0, 900.0))
+    assert room.first_fit(job, T0) == T0 + 5 * QUARTER
+    assert room.first_fit(job, T0, T0 + 5 * QUARTER - 1) is None
+    assert room.first_fit(job, T0 + 6 * QUARTER + 7) == T0 + 6 * QUARTER + 7
+    late = JobRoom(T0, T0, quarters=(first, first + LOOK_AHEAD // QUARTER + 1), watts=(100.0, 900.0))
+    assert late.first_fit(job, T0) is None
+
+
+def test_a_further_limit_of_power_holds_at_any_time() -> None:
+    room = JobRoom(T0, T0, quarters=(1, 5), watts=(100.0, 900.0))
+    assert room.within(300.0).watts == (100.0, 300.0)
+    free = JobRoom(T0, T0).within(300.0)
+    assert (free.watts, free.most_watts) == ((300.0,), 300.0)
+    assert JobRoom(T0, T0).most_watts == float("inf")
+
+
+def test_jobs_that_hold_the_hours_are_named() -> None:
+    first = T0 // QUARTER
+    holders = tuple(Holder(f"team/{name}", first + n, first + n + 2, 500) for n, name in enumerate("abc"))
+    room = JobRoom(T0, T0, holders=(Holder("team/late", 0, 0, 70, until_deleted=True), *holders))
+    assert holders_text(room, T0 + 900, T0 + 1800) == (
+        ": team/late holds 70 W until the job, which is late, is deleted, team/a holds 500 W from 2026-03-01T00:00:00Z "
+        "to 2026-03-01T00:30:00Z, and 1 more"
+    )
+    assert holders_text(JobRoom(T0, T0, holders=holders[:1]), T0 + 1800, T0 + 9999) == ""
