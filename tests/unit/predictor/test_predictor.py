@@ -18,7 +18,7 @@ from energylens.predictor.fitted.features import NEAREST
 from energylens.predictor.fitted.profiles import parse_engine, parse_version, select_profile
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.prediction import Prediction
-from energylens.predictor.types import Workload
+from energylens.predictor.types import Layouts, Workload
 
 H100, B200 = find_gpu("H100"), find_gpu("B200")
 CHAT = Workload(300.0, 400.0)
@@ -329,6 +329,15 @@ def test_requests_that_the_kv_cache_has_no_room_for_wait() -> None:
         assert figure[2] == figure[3]
     assert found.output_tokens_per_second[2] > found.output_tokens_per_second[0]
     assert found.itl_p50_ms[2] > found.itl_p50_ms[0]
+
+
+def test_a_request_that_is_alone_on_several_ranks_waits_for_no_step() -> None:
+    one = np.ones(1, dtype=np.int64)
+    ranks = Layouts(2 * one, one, one, 4 * one, 64 * one, np.full(1, np.nan))
+    asked = load_model("deepseek-ai/DeepSeek-V3"), find_gpu("H200"), ranks, Workload(8000.0, 1.0)
+    found = predictor("0.33.0").at_concurrency(*asked, np.ones(1))
+    assert found.supported[0]
+    assert found.ttft_p50_ms[0] > 8.0 + 0.5 * found.mean_step_ms[0]
 
 
 def test_no_more_sequences_run_than_the_engine_starts() -> None:

@@ -228,7 +228,7 @@ def _closed_loop(
     law). ``more`` are seconds, shape (n,), that the first token takes beyond these.
     """
     in_flight = point.running_while_busy / point.scenario.layouts.data_parallel
-    base = _unqueued(point, served, steps_ahead, more, met=np.minimum(in_flight - 1.0, 1.0))
+    base = _unqueued(point, served, steps_ahead, more, met=np.clip(in_flight - 1.0, 0.0, 1.0))
     one_more = _prefill(point, served, 2.0) - _prefill(point, served, 1.0)
     output = point.scenario.workload.output_tokens
     decoding = 1e-3 * served.tpot_ms * (output - 1.0)
