@@ -24,7 +24,7 @@ from tests.support.faulty_proxy import Cut, Events, faulty_proxy
 from energylens.cli.commands.operator import operator as command
 from energylens.clock import SystemClock
 from energylens.cluster.connecting import connect
-from energylens.controller import acting, runner
+from energylens.controller import acting, process, runner
 from energylens.controller.acting import Acting
 from energylens.controller.endpoints.http import listen
 from energylens.controller.options import Options
@@ -42,6 +42,7 @@ WATCHED = {"llmdeployments", "energybudgets", "clusterenergybudgets", "namespace
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again at once, and look for kinds at once."""
     monkeypatch.setattr(acting, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(process, "AGAIN_SECONDS", 0.01)
     monkeypatch.setattr(kinds, "AGAIN_SECONDS", 0.01)
     monkeypatch.setattr(acting, "KIND_CHECK_SECONDS", 0.05)
     monkeypatch.setattr(handlers, "ERROR_BACKOFFS", (0.01,))

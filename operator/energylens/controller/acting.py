@@ -4,45 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import kopf
 
-from energylens import __version__
 from energylens.clock import Clock
-from energylens.cluster.errors import ClusterError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import LEADER_WORKER_SET
-from energylens.controller.endpoints.metrics import Metrics
-from energylens.controller.energy.budget_keeper import BudgetKeeper
-from energylens.controller.energy.budget_looks import BudgetLooks
-from energylens.controller.energy.energy_accounts import EnergyAccounts
-from energylens.controller.energy.measuring import Measuring
 from energylens.controller.memory import giving_back
 from energylens.controller.options import Options
+from energylens.controller.parts import Parts
 from energylens.controller.process import Process
-from energylens.controller.queueing.pacing import Pacer
-from energylens.controller.queueing.queue import KeyQueue
-from energylens.controller.queueing.searches import Searches
-from energylens.controller.reconciling.reconcile import Reconciler
-from energylens.controller.reconciling.workers import Workers
-from energylens.controller.state.status_memory import remembering
-from energylens.controller.state.store import Key, Store
+from energylens.controller.state.store import Key
 from energylens.controller.watching.endings import may_pass, said_by
 from energylens.controller.watching.handlers import registry_for, settings_for
-from energylens.controller.watching.kinds import AGAIN_SECONDS, BUDGET_KINDS, Kinds, WatchableKinds
+from energylens.controller.watching.kinds import AGAIN_SECONDS, BUDGET_KINDS, WatchableKinds
 from energylens.controller.watching.kopf_state import NoMemories
-from energylens.controller.watching.resync import LISTING, Resync
-from energylens.controller.watching.sweep import Sweeper
+from energylens.controller.watching.resync import LISTING
 from energylens.controller.writing.corrections_store import load_pool, store_pool
-from energylens.controller.writing.failures import Failures
-from energylens.decide.budgets.status_check import checked_budget_status
-from energylens.decide.budgets.status_check import own_part as own_budget_part
-from energylens.decide.deployment.plans.planning import PlanningService
-from energylens.decide.deployment.reports.status import is_unplanned
-from energylens.decide.deployment.reports.status_check import checked_status, own_part
-from energylens.decide.learned.corrections import Pool
 from energylens.measure.scrape import HttpScraper
 from energylens.measure.source import EnergySource
 
@@ -54,8 +34,6 @@ POOL_SECONDS = 10.0
 KOPF_STOP_SECONDS = 2.0
 """Seconds for kopf to stop, and again after it was cancelled; a pod has 30 s to stop, and users wait less."""
 WATCHING = "watching"
-
-T = TypeVar("T")
 
 log = logging.getLogger("energylens")
 
@@ -89,84 +67,23 @@ class Acting:
         self._options = options
         self._process = process
         self._cluster = cluster
-        self._store = Store(
-            statuses=remembering(checked_status, own_part, clock),
-            budget_statuses=remembering(checked_budget_status, own_budget_part, clock),
-        )
-        self._metrics = Metrics(self._store)
-        self._metrics.build.info({"version": __version__})
-        self._queue = KeyQueue(self._is_new)
-        self._windows = Pacer(self._queue.add_again, options.settings.measurement.statuses_per_second)
-        self._pool = Pool()
-        self._measuring = Measuring(
-            self._store,
-            options.settings.measurement,
-            http,
-            clock,
-            self._windows.add,
-            prometheus,
-            lambda key, joules: self._metrics.energy.labels(*key).inc(joules),
-        )
-        self._accounts = EnergyAccounts(
-            self._store, self._measuring.energy, clock, options.settings.budgets, self._queue.add_again
-        )
-        self._budgets_wanted = asyncio.Event()
-        """Set when a deployment waits for a look at its budget."""
-        self._reconciler = self._reconciling(cluster, clock)
-        keeper, pace = self._keeping(cluster, clock), options.settings.measurement.scrape_seconds
-        self._budget_looks = BudgetLooks(keeper, self._accounts.step, self._budgets_wanted, pace)
-        self._sweeper = Sweeper(cluster, self._store, self._queue.add, options.namespaces)
-        self._resync = Resync(self._sweeper, self._until_done, clock, options.settings.resync_seconds)
-        self._kinds = Kinds(cluster, options.namespaces, self._process.health.report)
-        failures = Failures(cluster, self._store, clock, self._metrics, self._process.identity)
-        self._searches = Searches(self._queue)
-        self._workers = Workers(
-            self._queue, self._reconciler.attempt, failures.show, self._metrics, clock, self._searches.put
-        )
+        self._parts = Parts(options, cluster, http, clock, prometheus, process)
         self._has_watched = False
         self._synced = asyncio.Event()
         self._changed = asyncio.Event()
         """Set when the current watches must be restarted."""
 
-    def _reconciling(self, cluster: ClusterPort, clock: Clock) -> Reconciler:
-        settings, measuring = self._options.settings, self._measuring
-        return Reconciler(
-            cluster,
-            self._store,
-            PlanningService(resync_seconds=settings.resync_seconds),
-            clock,
-            settings,
-            self._metrics,
-            instance=self._process.identity,
-            measurements=measuring.latest,
-            canary_measurements=measuring.latest_of_canary,
-            pool=self._pool,
-            accounts=self._accounts,
-            look_at_budgets=self._budgets_wanted.set,
-        )
-
-    def _keeping(self, cluster: ClusterPort, clock: Clock) -> BudgetKeeper:
-        return BudgetKeeper(
-            cluster,
-            self._store,
-            self._reconciler.allowances,
-            self._measuring.energy,
-            clock,
-            self._options.settings.budgets,
-            self._metrics,
-            self._queue.add_again,
-        )
-
     def metrics_page(self) -> AsyncIterator[bytes]:
         """Return the metrics as Prometheus reads them, with those that are computed on request."""
-        self._metrics.observe_queue(self._queue)
-        self._metrics.event_age.set(self._process.health.event_age_seconds)
-        self._metrics.leading.set(1 if self._process.health.leading else 0)
-        return self._metrics.page()
+        self._parts.metrics.observe_queue(self._parts.queue)
+        self._parts.metrics.event_age.set(self._process.health.event_age_seconds)
+        self._parts.metrics.leading.set(1 if self._process.health.leading else 0)
+        return self._parts.metrics.page()
 
     async def run(self, namespace: str) -> None:
         """Load the corrections of earlier operators, act, and store new corrections."""
-        await self._until_done(lambda: load_pool(self._cluster, namespace, self._pool), "reading the corrections")
+        pool = self._parts.pool
+        await self._process.until_done(lambda: load_pool(self._cluster, namespace, pool), "reading the corrections")
         tasks = [asyncio.create_task(self._act()), asyncio.create_task(self._keep_pool(namespace))]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -182,9 +99,12 @@ class Acting:
         self._changed.set()
 
     async def _keep_pool(self, namespace: str) -> None:
+        pool = self._parts.pool
         while True:
             await asyncio.sleep(POOL_SECONDS)
-            await self._until_done(lambda: store_pool(self._cluster, namespace, self._pool), "writing the corrections")
+            await self._process.until_done(
+                lambda: store_pool(self._cluster, namespace, pool), "writing the corrections"
+            )
 
     async def _act(self) -> None:
         """Watch and work until told to stop.
@@ -193,17 +113,19 @@ class Acting:
         """
         known: WatchableKinds | None = None
         while not self._process.stop.is_set():
-            found = await self._kinds.settled()
+            found = await self._parts.kinds.settled()
             for kind, problem in found.left_out.items():
                 if known is None or known.left_out.get(kind) != problem:
                     level = logging.INFO if kind in found.unserved else logging.WARNING
                     log.log(level, "%ss are not used: %s", kind.kind, problem)
-            self._sweeper.found = found
-            self._reconciler.serves_lws = LEADER_WORKER_SET in found.kinds
-            self._reconciler.allowances.unserved = {
+            self._parts.sweeper.found = found
+            self._parts.reconciler.serves_lws = LEADER_WORKER_SET in found.kinds
+            self._parts.reconciler.allowances.unserved = {
                 kind.kind: found.left_out[kind] for kind in BUDGET_KINDS if kind in found.unserved
             }
-            await self._until_done(self._sweeper.hear_of_disruption_budgets, "listing poddisruptionbudgets")
+            await self._process.until_done(
+                self._parts.sweeper.hear_of_disruption_budgets, "listing poddisruptionbudgets"
+            )
             try:
                 await self._watch(found, known is not None and known.kinds != found.kinds)
             except Exception as error:
@@ -270,10 +192,10 @@ class Acting:
                 asyncio.create_task(task)
                 for task in (
                     self._measure(),
-                    self._windows.run(),
+                    self._parts.windows.run(),
                     self._keep_budgets(),
                     self._plan_again(),
-                    self._searches.run(),
+                    self._parts.searches.run(),
                     self._sweep(changed),
                     giving_back(),
                 )
@@ -285,7 +207,7 @@ class Acting:
         """Watch until ``changed`` is set; ``ready`` is set when it begins."""
         await kopf.operator(
             registry=registry_for(
-                self._store, self._hear, found.kinds, self._options.kubeconfig, self._process.health.heartbeats
+                self._parts.store, self._hear, found.kinds, self._options.kubeconfig, self._process.health.heartbeats
             ),
             settings=settings_for(found.kinds),
             memories=NoMemories(),
@@ -307,18 +229,18 @@ class Acting:
             return
         if watched_before or self._process.health.heartbeats.has_listed_again:
             # The store still has objects that were deleted while no watch was running, or between two lists.
-            await self._until_done(self._sweeper.sweep, LISTING)
-        await self._budget_looks.before_passes()
+            await self._process.until_done(self._parts.sweeper.sweep, LISTING)
+        await self._parts.budget_looks.before_passes()
         if all_anew:
-            for key in self._store.deployments:
-                self._queue.add_again(key)
+            for key in self._parts.store.deployments:
+                self._parts.queue.add_again(key)
         self._process.health.synced = True
         self._synced.set()
 
     async def _comes_in(self) -> bool:
         """Return True when the store is complete; False if it makes no progress because a watch is dead."""
         fewest, stuck = float("inf"), 0
-        while missing := await self._until_done(self._sweeper.settle, LISTING):
+        while missing := await self._process.until_done(self._parts.sweeper.settle, LISTING):
             stuck = 0 if len(missing) < fewest else stuck + 1
             fewest = min(fewest, len(missing))
             if stuck:
@@ -329,54 +251,43 @@ class Acting:
                 return False
         return True
 
-    async def _until_done(self, step: Callable[[], Awaitable[T]], what: str) -> T:
-        while True:
-            try:
-                result = await step()
-            except ClusterError as error:
-                self._process.health.report(what, str(error))
-                await asyncio.sleep(AGAIN_SECONDS)
-            else:
-                self._process.health.report(what, "")
-                return result
-
     async def _sweep(self, changed: asyncio.Event) -> None:
         """Find changes that the watches missed, and restart watches that keep missing changes."""
         await self._synced.wait()
-        self._resync.begin()
+        self._parts.resync.begin()
         while True:
             await asyncio.sleep(self._options.settings.resync_seconds)
-            if await self._resync.step():
+            if await self._parts.resync.step():
                 changed.set()
                 return
             self._process.health.report(WATCHING, "")
 
     async def _work(self) -> None:
         await self._synced.wait()
-        await self._workers.work()
+        await self._parts.workers.work()
 
     async def _measure(self) -> None:
         await self._synced.wait()
         while True:
             try:
-                report = await self._measuring.step()
+                report = await self._parts.measuring.step()
                 for failure in report.failures:
-                    self._metrics.collect_failures.labels(failure.reason).inc()
+                    self._parts.metrics.collect_failures.labels(failure.reason).inc()
             except Exception:
-                self._metrics.collect_failures.labels("Defect").inc()
+                self._parts.metrics.collect_failures.labels("Defect").inc()
                 log.exception("measuring failed: internal error; retrying")
             await asyncio.sleep(self._options.settings.measurement.scrape_seconds)
 
     async def _keep_budgets(self) -> None:
         await self._synced.wait()
-        await self._budget_looks.run()
+        await self._parts.budget_looks.run()
 
     async def _plan_again(self) -> None:
         """Reconcile deployments without a plan whenever GPUs are added or become free."""
         while True:
             await asyncio.sleep(self._options.settings.replan_seconds)
-            for key in self._reconciler.to_plan_again:
-                self._queue.add_again(key)
+            for key in self._parts.reconciler.to_plan_again:
+                self._parts.queue.add_again(key)
 
     async def _watch_kinds(self, found: WatchableKinds, changed: asyncio.Event) -> None:
         while True:
@@ -384,16 +295,11 @@ class Acting:
             if self._process.health.synced:
                 # The watches have run for this long.
                 self._process.health.report(WATCHING, "")
-            if await self._kinds.changed(found):
+            if await self._parts.kinds.changed(found):
                 log.info("a kind was installed or removed; starting the watches again")
                 changed.set()
                 return
 
     def _hear(self, key: Key) -> None:
         """Enqueue the deployment of a watch event; for most deployments the initial lists only show that they exist."""
-        (self._queue.add if self._process.health.synced else self._queue.add_again)(key)
-
-    def _is_new(self, key: Key) -> bool:
-        """Return whether no pass has planned the spec of a deployment as it is."""
-        body = self._store.deployments.get(key)
-        return body is not None and is_unplanned(body)
+        (self._parts.queue.add if self._process.health.synced else self._parts.queue.add_again)(key)
