@@ -75,3 +75,11 @@ def test_the_sizes_of_pods_decide_and_not_their_sum() -> None:
     for first, second in product(range(9), repeat=2):
         nodes = (("a", first), ("b", second))
         assert (solved(tuple(every), nodes, elastic=False) == -1.0) is (unplaced(tuple(every), nodes) == 0)
+
+
+@pytest.mark.parametrize(("pods", "fits"), [((3, 3, 3, 3), True), ((3, 3, 3, 3, 2), False), ((3, 3, 2, 2, 2), True)])
+def test_equal_nodes_hold_no_more_than_each_of_them(pods: tuple[int, ...], fits: bool) -> None:
+    nodes = (("a", 6), ("b", 6))
+    every: Pods = tuple((size, None) for size in pods)
+    assert (unplaced(every, nodes) == 0) is fits
+    assert solved(every, nodes, elastic=False) == (-1.0 if fits else 0.0)
