@@ -29,6 +29,7 @@ from energylens.predictor.prediction import Interval, Prediction
 from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Workload
 
 BURSTY = Workload(300, 200, arrival_variation=4.0, output_variation=0.8)
+LONG = replace(BURSTY, input_tokens=25_000, output_tokens=2_000)
 CORRECTIONS = Corrections(
     {
         H100: tuple(
@@ -218,6 +219,15 @@ CASES = [
     (Load(BURSTY, concurrency=64), "P95", 1.0, 1.0, "aggregated", Reserve()),
     (JOB, "P95", 0.5, 0.5, "aggregated", Reserve(spare=1)),
     (SMALL_JOB, "P50", 1.0, 1.0, "aggregated", Reserve()),
+    (
+        Load(BURSTY, concurrency=30, job=Job(400.0, idles=True, start_seconds=90)),
+        "P50",
+        1.0,
+        1.0,
+        "aggregated",
+        Reserve(),
+    ),
+    (Load(LONG, requests_per_second=1.0), "P50", 1.0, 1.0, "aggregated", Reserve()),
 ]
 
 
@@ -270,7 +280,8 @@ def test_every_figure_is_that_of_one_candidate_alone(
         capped = math.isfinite(float(rows.layouts.power_cap_watts[i]))
         measured = 3 if rows.layouts.gpus[i] > 4 else 1
         assert rows.nearest[i] == (NOTHING if capped or role != "aggregated" else measured)
-    assert sustained == {0.0, 1.0}
+    # Thirty requests find a place on every candidate.
+    assert sustained == ({1.0} if load.concurrency == 30 else {0.0, 1.0})
     others = np.setdiff1d(np.arange(len(rows)), runnable)
     assert np.isnan(rows.power_watts[others]).all()
     assert not rows.sustainable[others].any()
@@ -299,12 +310,15 @@ def test_slower_steps_take_capacity_and_faster_ones_give_none(
     models: dict[str, ModelSpec], gpus: dict[str, GpuSpec]
 ) -> None:
     spaces, model = spaces_of(models, gpus)
-    load = Load(BURSTY, requests_per_second=40.0)
+    load, free = Load(BURSTY, requests_per_second=60.0), Reserve(headroom=0.3)
     plain, taught = (
-        evaluate(spaces, Question(model, VariedPredictor(), load, "P95", corrections=corrections))
+        evaluate(spaces, Question(model, VariedPredictor(), load, "P95", corrections=corrections, reserve=free))
         for corrections in (Corrections(), CORRECTIONS)
     )
     able = np.isfinite(plain.itl_ms)
+    share = plain.utilization / plain.utilization_limit
+    assert (share[plain.sustainable] <= 1 + 1e-6).all()
+    assert ((share > 1.1) & (share < 1.4) & np.isfinite(plain.ttft_upper_ms)).any()
     factor = np.ones(len(plain))
     factor[able] = np.maximum(taught.itl_ms[able] / plain.itl_ms[able], 1.0)
     fits = np.zeros(len(plain), dtype=bool)
