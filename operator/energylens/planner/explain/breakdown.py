@@ -108,17 +108,18 @@ def _needed(problem: Problem, solution: Solution, constraint: Constraint, i: int
         i: Row of the best plan without the constraint.
     """
     assert constraint.needed is not None
-    rows, objective = solution.rows, problem.spec.energy.objective
-    least, needed = float(constraint.needed[i]), constraint.needed
+    rows, needed, objective = solution.rows, constraint.needed, problem.spec.energy.objective
+    others, figures = feasible(solution.constraints, len(rows), without=[constraint]), _figures(rows, objective)
+    as_good = figures <= figures[i] * (1 + FREE)
+
+    def suffices(limit: float) -> bool:
+        there = with_limit(rows, problem.spec, constraint, round(limit))
+        plan = best(there, others & (needed <= limit), objective)
+        return plan is not None and bool(as_good[plan])
+
+    least = float(needed[others & as_good].min())
     if constraint.rule not in LATENCIES:
-        return least
-    others = feasible(solution.constraints, len(rows), without=[constraint])
-    figures = _figures(rows, objective)
-
-    def suffices(limit: int) -> bool:
-        plan = best(with_limit(rows, problem.spec, constraint, limit), others & (needed <= limit), objective)
-        return plan is not None and figures[plan] <= figures[i] * (1 + FREE)
-
+        return float(next(limit for limit in np.unique(needed[others]) if limit >= least and suffices(limit)))
     low, high = round(least) - 1, round(least)
     while not suffices(high):
         low, high = high, 2 * high

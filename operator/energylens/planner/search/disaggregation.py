@@ -234,9 +234,9 @@ def _best_of(
             valid &= watts <= problem.allowance.watts
     if not valid.any():
         return None
-    value = {"MinimizePower": watts, "MinimizeGPUs": gpus + joules / (joules[valid].max() * 2)}.get(
-        spec.energy.objective, joules
-    )
+    if spec.energy.objective == "MinimizeGPUs":
+        valid &= gpus == gpus[valid].min()
+    value = watts if spec.energy.objective == "MinimizePower" else joules
     i, j = np.unravel_index(int(np.argmin(np.where(valid, value, np.inf))), valid.shape)
     return Pair(
         int(first[i]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 from tests.unit.planner.conftest import H100, H200, L40S, ArithmeticPredictor
 
 from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.quantity import parse_quantity
 from energylens.data import find_gpu, load_gpus, load_model
 from energylens.data.predictor import load_predictor
 from energylens.planner.explain.breakdown import JOB_PART, parts_of, prices
 from energylens.planner.planning import problem_for
 from energylens.planner.search.corrections import Corrections
-from energylens.planner.search.problem import Problem, solve
+from energylens.planner.search.problem import Problem, Solution, solve
 from energylens.planner.types import ClusterSnapshot
 from energylens.predictor.breakdown import EnergyParts, energy_parts
 from energylens.predictor.fitted.recalibration import Learned, Lesson
@@ -91,6 +93,73 @@ def test_another_plan_that_saves_as_much_needs_no_more(
     slo = problem.spec.slo.model_copy(update={"itl_milliseconds": int(price.needed)})
     within = replace(problem, spec=problem.spec.model_copy(update={"slo": slo}))
     assert prices(within, solve(within)) == ()
+
+
+ARRIVING, IN_FLIGHT = {"requestsPerSecond": "2"}, {"concurrency": 64}
+
+
+@pytest.mark.parametrize(
+    ("objective", "figure"),
+    [("MinimizeEnergy", "joules_per_output_token"), ("MinimizePower", "power_watts"), ("MinimizeGPUs", "gpus")],
+)
+@pytest.mark.parametrize("products", [["H100", "L40S"], []])
+@pytest.mark.parametrize(
+    ("load", "slo", "priced"),
+    [
+        (ARRIVING, {"itlMilliseconds": 19}, ("itlMilliseconds",) * 3),
+        (ARRIVING, {"ttftMilliseconds": 40}, ("ttftMilliseconds",) * 3),
+        (IN_FLIGHT, {"joulesPerOutputToken": "600m"}, ("", "joulesPerOutputToken", "joulesPerOutputToken")),
+    ],
+)
+def test_a_needed_value_is_the_least_with_which_the_plan_is_as_good(
+    objective: str,
+    figure: str,
+    products: list[str],
+    load: dict[str, Any],
+    slo: dict[str, Any],
+    priced: tuple[str, str, str],
+    make_deployment: Callable[..., LLMDeployment],
+    make_snapshot: Callable[..., ClusterSnapshot],
+    gpus: Mapping[str, GpuSpec],
+    models: Mapping[str, ModelSpec],
+    predictor: ArithmeticPredictor,
+) -> None:
+    snapshot = make_snapshot((H100, 8, 1), (H200, 8, 1), (L40S, 4, 1))
+
+    def solved(**parts: Any) -> tuple[Problem, Solution]:
+        workload = {"inputTokens": 300, "outputTokens": 400, **load}
+        asked = make_deployment(workload=workload, energy={"objective": objective}, **parts)
+        found = problem_for(asked, models["70b"], snapshot, gpus, predictor, None, None)
+        return found, solve(found)
+
+    def value(solution: Solution, row: int | None) -> float:
+        return math.inf if row is None else float(getattr(solution.rows, figure)[row])
+
+    parts: dict[str, dict[str, Any]] = {"slo": {"percentile": "P50", **slo}, "hardware": {"gpuProducts": products}}
+    problem, solution = solved(**parts)
+    assert solution.chosen is not None
+    found = prices(problem, solution)
+    if products:
+        expected = dict(zip(("MinimizeEnergy", "MinimizePower", "MinimizeGPUs"), priced, strict=True))[objective]
+        assert expected in {"", *(price.field.rpartition(".")[2] for price in found)}
+    for price in found:
+        joules, watts = (
+            float(getattr(solution.rows, name)[solution.chosen] - getattr(solution.rows, name)[price.plan])
+            for name in ("joules_per_output_token", "power_watts")
+        )
+        assert (price.joules_saved, price.watts_saved) == (joules, watts)
+        least = value(solution, price.plan)
+        assert least < 0.999 * value(solution, solution.chosen)
+        if price.needed is None:
+            continue
+        name = price.field.rpartition(".")[2]
+        for nearer, holds in ((0, True), (1, False)):
+            if name == "joulesPerOutputToken":
+                limit: Any = f"{1000 * float(parse_quantity(price.needed)) - 0.001 * nearer:.3f}m"
+            else:
+                limit = int(price.needed) - nearer
+            within = solved(**(parts | {"slo": parts["slo"] | {name: limit}}))[1]
+            assert (value(within, within.chosen) <= 1.001 * least) is holds, price
 
 
 def test_prices_need_a_plan(problem: Problem) -> None:

@@ -41,6 +41,7 @@ def pairs(
         pairing: Pairing | None = None,
         idle: Mapping[str, float] | None = None,
         model: ModelSpec | None = None,
+        used: int = 0,
         **parts: Any,
     ) -> Disaggregated | None:
         asked = make_deployment(
@@ -53,7 +54,7 @@ def pairs(
             | parts
         )
         allowance = None if watts is None else PowerAllowance(watts, "EnergyBudget team-a/cap")
-        snapshot = make_snapshot(*pools)
+        snapshot = make_snapshot(*pools, used=used)
         known = gpus | {name: replace(gpus[name], loaded_idle_watts=watts) for name, watts in (idle or {}).items()}
         problem = problem_for(asked, model or models["8b"], snapshot, known, predictor, allowance, None)
         return best_pairs(problem) if pairing is None else best_pairs(problem, pairing)
@@ -162,6 +163,23 @@ def test_of_pairs_with_as_few_gpus_the_one_of_least_energy_is_best(pairs: Pairs)
     assert fewest.best.joules_per_output_token < 0.99 * feasible(pairs()).best.joules_per_output_token
 
 
+@pytest.mark.parametrize(("prompt", "ttft", "itl"), [(600, 50, 10), (3000, 60, 20)])
+def test_pairs_with_as_few_gpus_share_them_so_that_energy_is_least(
+    prompt: int, ttft: int, itl: int, pairs: Pairs
+) -> None:
+    asked: dict[str, Any] = {
+        "workload": {"inputTokens": prompt, "outputTokens": 200, "requestsPerSecond": "1"},
+        "slo": {"ttftMilliseconds": ttft, "itlMilliseconds": itl},
+        "pools": ((H100, 8, 1),),
+    }
+    fewest = feasible(pairs("MinimizeGPUs", **asked))
+    gpus = fewest.best.gpus
+    assert gpus > 2
+    least = feasible(pairs("MinimizeEnergy", hardware={"maxGPUs": gpus}, **asked))
+    assert fewest.best.joules_per_output_token == least.best.joules_per_output_token
+    assert not _holds(pairs("MinimizeGPUs", hardware={"maxGPUs": gpus - 1}, **asked))
+
+
 def test_pods_of_both_roles_need_places_at_once(pairs: Pairs) -> None:
     assert feasible(pairs(pools=((H100, 1, 2),))).best.gpus == 2
     assert feasible(pairs(pools=((H100, 2, 1),))).best.gpus == 2
@@ -231,6 +249,28 @@ def test_the_pair_of_a_running_plan_is_found_again(
     assert PrefillReplicas(**dict(layout_at(again.prefill, same.prefill))) == plan.prefill
     for other in ({"replicas": 5}, {"max_batch_size": 8}, {"gpu_product": L40S}, {"expert_parallel": 2}):
         assert pairs(pairing=Pairing(only=plan.model_copy(update=other))) is None
+
+
+def test_pods_over_several_nodes_need_places_on_each(pairs: Pairs) -> None:
+    spanning: dict[str, Any] = {
+        "planning": {"overrides": {"tensorParallel": 2, "pipelineParallel": 2, "maxBatchSize": 16}},
+        "slo": {},
+    }
+    assert feasible(pairs(pools=((H100, 2, 4),), **spanning)).best.gpus == 8
+    assert pairs(pools=((H100, 2, 3),), **spanning) is None
+
+
+@pytest.mark.parametrize(("used", "fits"), [(3, True), (4, False)])
+def test_more_pods_than_fit_leave_no_room_beside_them(used: int, fits: bool, pairs: Pairs) -> None:
+    """Two prefill pods of two GPUs and a decode pod of one, beside GPUs of others on a node of eight."""
+    pools = ((H100, 8, 1),)
+    found = feasible(pairs(pools=pools))
+    plan = _running(found, found.best)
+    assert plan.prefill is not None
+    more = plan.prefill.model_copy(update={"replicas": 2, "tensor_parallel": 2})
+    only = Pairing(only=plan.model_copy(update={"prefill": more}))
+    assert (pairs(pools=pools, pairing=only, used=used) is not None) is fits
+    assert pairs(pools=pools, pairing=only, used=5) is None
 
 
 def test_the_pair_of_a_running_plan_is_of_its_product(pairs: Pairs) -> None:
