@@ -11,8 +11,9 @@ from tests.unit.decide.deployment.plans.test_verdict import case_of, planned
 from tests.unit.decide.deployment.plans.test_verifying import began, beside, case, choice, pair
 from tests.unit.decide.observations import PRODUCT, deployment
 
-from energylens.api.llmdeployment import PlanStatus
+from energylens.api.llmdeployment import PlanStatus, PredictedFigures
 from energylens.decide.deployment.plans.case import Case
+from energylens.decide.deployment.plans.verdict import figures, with_share
 from energylens.decide.deployment.plans.verifying import _inputs, _obstacle, _too_much_for_one, verified
 from energylens.decide.deployment.trials.verification import SeenReplica
 from energylens.decide.reasons import Reason
@@ -35,25 +36,35 @@ def running(replicas: int) -> PlanStatus:
     return eight().model_copy(update={"replicas": replicas})
 
 
+def with_part(part: float) -> PredictedFigures:
+    """Return the figures of one replica with a part of the load."""
+    found = figures(loaded("40"), with_share(loaded("40").inputs.deployment, part), eight(), 1)
+    assert found is not None
+    return found.predicted
+
+
 def test_a_replica_that_cannot_sustain_its_share_of_the_load_is_not_measured() -> None:
     share = "the Service gives one of 3 replicas 1/3 of the load, but the plan is made for 1/8; it sustains "
-    assert _too_much_for_one(loaded("40"), running(2), eight()) == f"{share}5870 of 6827 tokens/s"
+    most = with_part(1 / 3).output_tokens_per_second
+    assert most < 40 * 512 / 3
+    assert _too_much_for_one(loaded("40"), running(2), eight()) == f"{share}{most} of {40 * 512 / 3:.0f} tokens/s"
     # Figures are rounded: a replica that sustains as many tokens as its share has is enough.
     assert _too_much_for_one(loaded("40"), running(6), eight()) == ""
 
 
 @pytest.mark.parametrize(
-    ("field", "name", "value"),
+    ("field", "name", "figure"),
     [
-        ("ttftMilliseconds", "TTFT", 498),
-        ("itlMilliseconds", "ITL", 17),
-        ("tpotMilliseconds", "TPOT", 11),
-        ("endToEndMilliseconds", "E2E", 5887),
+        ("ttftMilliseconds", "TTFT", "ttft_milliseconds"),
+        ("itlMilliseconds", "ITL", "itl_milliseconds"),
+        ("tpotMilliseconds", "TPOT", "tpot_milliseconds"),
+        ("endToEndMilliseconds", "E2E", "end_to_end_milliseconds"),
     ],
 )
 def test_a_replica_that_would_break_an_objective_with_its_share_is_not_measured(
-    field: str, name: str, value: int
+    field: str, name: str, figure: str
 ) -> None:
+    value = getattr(with_part(1 / 4), figure)
     found = _too_much_for_one(loaded("40", **{field: value - 1}), running(3), eight())
     assert found.endswith(f" is made for 1/8; {name} would be {value} ms, more than {value - 1} ms")
     assert _too_much_for_one(loaded("40", **{field: value}), running(3), eight()) == ""
