@@ -33,7 +33,7 @@ POOL_SECONDS = 10.0
 """Seconds between two checks whether corrections must be stored; lost corrections are learned again within hours."""
 KOPF_STOP_SECONDS = 2.0
 """Seconds for kopf to stop, and again after it was cancelled; a pod has 30 s to stop, and users wait less."""
-WATCHING = "watching"
+WATCHING, INITIAL_LISTS = "watching", "the initial lists"
 
 log = logging.getLogger("energylens")
 
@@ -69,6 +69,8 @@ class Acting:
         self._cluster = cluster
         self._parts = Parts(options, cluster, http, clock, prometheus, process)
         self._has_watched = False
+        self._fewest_missing = float("inf")
+        """Listed objects that had not arrived, at best, also before the watches were started again."""
         self._synced = asyncio.Event()
         self._changed = asyncio.Event()
         """Set when the current watches must be restarted."""
@@ -239,16 +241,16 @@ class Acting:
 
     async def _comes_in(self) -> bool:
         """Return True when the store is complete; False if it makes no progress because a watch is dead."""
-        fewest, stuck = float("inf"), 0
+        stuck = 0
         while missing := await self._process.until_done(self._parts.sweeper.settle, LISTING):
-            stuck = 0 if len(missing) < fewest else stuck + 1
-            fewest = min(fewest, len(missing))
-            if stuck:
-                self._process.health.report(
-                    WATCHING, f"{len(missing)} listed objects have not arrived, such as {missing[0]}"
-                )
+            stuck = 0 if len(missing) < self._fewest_missing else stuck + 1
+            self._fewest_missing = min(self._fewest_missing, len(missing))
+            problem = f"{len(missing)} listed objects have not arrived, such as {missing[0]}" if stuck else ""
+            self._process.health.report(INITIAL_LISTS, problem, curable=True)
             if stuck >= STUCK_LISTS:
                 return False
+        self._fewest_missing = float("inf")
+        self._process.health.report(INITIAL_LISTS, "", curable=True)
         return True
 
     async def _sweep(self, changed: asyncio.Event) -> None:

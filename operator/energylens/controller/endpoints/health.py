@@ -27,39 +27,77 @@ class Health:
         self.heartbeats = Heartbeats(clock)
         self._problems: dict[str, str] = {}
         self._since = clock.monotonic()
-        """When the first of the present problems began, s."""
+        """When the first of the present problems began that excuse silence, s."""
+        self._curable_since: dict[str, float] = {}
+        """When the present problems began that a restart may remove, s."""
         self._logged: dict[str, tuple[str, float]] = {}
-        self.leading = False
+        self._leading = False
         self.synced = False
         """Whether the initial lists are complete."""
+
+    @property
+    def leading(self) -> bool:
+        """Whether this operator acts."""
+        return self._leading
+
+    @leading.setter
+    def leading(self, leads: bool) -> None:
+        if leads and not self._leading:
+            # A standby watches nothing, however long it has waited.
+            self.heartbeats.clear()
+        self._leading = leads
 
     @property
     def event_age_seconds(self) -> float:
         """Seconds since the most silent watch received anything, including bookmarks."""
         return self.heartbeats.longest()[1]
 
-    def report(self, what: str, problem: str) -> None:
-        """Record a problem, or with "" that it is solved; log new problems, and repeat unchanged ones occasionally."""
+    def report(self, what: str, problem: str, *, curable: bool = False) -> None:
+        """Record a problem, or with "" that it is solved; log new problems, and repeat unchanged ones occasionally.
+
+        Args:
+            what: Subject of the problem.
+            problem: The problem in words.
+            curable: Whether a restart may remove the problem. Such a problem excuses no silent watch, and liveness
+                fails if the problem lasts as long as a watch may be silent.
+        """
+        now = self._clock.monotonic()
         if not problem:
+            self._curable_since.pop(what, None)
             if self._problems.pop(what, None) is not None:
                 self._logged.pop(what, None)
-                if not self._problems:
-                    self.heartbeats.excuse(self._since)
+                if not self._excuses and not curable:
+                    self._excuse(now)
                 log.info("%s: works again", what)
             return
-        if not self._problems:
-            self._since = self._clock.monotonic()
+        if curable:
+            self._curable_since.setdefault(what, now)
+        elif not self._excuses:
+            self._since = now
         self._problems[what] = problem
         text, at = self._logged.get(what, ("", float("-inf")))
-        now = self._clock.monotonic()
         if text != problem or now - at >= REPEAT_SECONDS:
             self._logged[what] = problem, now
             log.warning("%s: %s; retrying", what, problem)
 
+    @property
+    def _excuses(self) -> bool:
+        """Whether there is a problem that a restart would not remove."""
+        return len(self._problems) > len(self._curable_since)
+
+    def _excuse(self, now: float) -> None:
+        self.heartbeats.excuse(self._since)
+        self._curable_since = {
+            what: min(now, at + now - max(at, self._since)) for what, at in self._curable_since.items()
+        }
+
     def alive(self) -> str:
         """Return why only a restart helps, or ""."""
-        if not self.leading or self._problems:
+        if not self.leading or self._excuses:
             return ""
+        for what, since in self._curable_since.items():
+            if (seconds := self._clock.monotonic() - since) > self._silence_seconds:
+                return f"{what}: {self._problems[what]}, for {seconds:.0f} s"
         path, seconds = self.heartbeats.longest()
         if seconds <= self._silence_seconds:
             return ""

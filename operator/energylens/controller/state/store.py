@@ -189,10 +189,10 @@ class Store:
             return []
         return [key for key in self.deployments if key[0] == name]
 
-    def put_child(self, kind: str, body: Body, deleted: bool) -> Key | None:
-        """Take a child; return the key of its LLMDeployment when there is something to do.
+    def put_child(self, kind: str, body: Body, deleted: bool) -> tuple[Key, ...]:
+        """Take a child; return the keys of the LLMDeployments that have something to do.
 
-        A child that lost its label is told to the LLMDeployment that the label named.
+        They are that which the child's label names, and that which it named before.
         """
         metadata = body["metadata"]
         child_key = (kind, metadata["namespace"], metadata["name"])
@@ -200,15 +200,15 @@ class Store:
         before = None if old is None else _owner(old.body)
         if deleted:
             if not is_same_object(body, old.body if old is not None else None):
-                return None
+                return ()
             self.children.pop(child_key, None)
         elif old is not None and not is_newer(body, old.body):
-            return None
+            return ()
         else:
             self.children[child_key] = Child(PackedObject(trim_child(body), kind, *identity_of(body)))
         owner = _owner(body)
         self._child_changed(child_key, before, owner)
-        return owner or before
+        return tuple(dict.fromkeys(key for key in (owner, before) if key is not None))
 
     def put_node(self, body: Body, deleted: bool) -> None:
         """Take a node."""

@@ -86,7 +86,11 @@ def takers(store: Store, enqueue: Enqueue) -> dict[Resource, Handle]:
             enqueue(key)
 
     def child(kind: str) -> Handle:
-        return lambda body, deleted: enqueue_found(store.put_child(kind, body, deleted))
+        def handle(body: dict[str, Any], deleted: bool) -> None:
+            for key in store.put_child(kind, body, deleted):
+                enqueue(key)
+
+        return handle
 
     def device(kind: str) -> Handle:
         return lambda body, deleted: store.put_device_object(kind, body, deleted)

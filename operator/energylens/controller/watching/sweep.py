@@ -174,9 +174,10 @@ class Sweeper:
                 name = (body["metadata"]["namespace"], body["metadata"]["name"])
                 found.add(name)
                 old = self._store.children.get((kind, *name))
-                owner = self._store.put_child(kind, body, deleted=False)
-                if owner is not None and (old is None or _seen(old.body) != _seen(body)):
-                    self._enqueue(owner)
+                owners = self._store.put_child(kind, body, deleted=False)
+                if old is None or _seen(old.body) != _seen(body):
+                    for owner in owners:
+                        self._enqueue(owner)
         handle = takers(self._store, self._enqueue)[POD_DISRUPTION_BUDGET]
         for name, uid in before.items():
             if name not in found:

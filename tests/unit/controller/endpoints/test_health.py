@@ -83,6 +83,51 @@ def test_a_leader_that_watches_nothing_is_not_alive(health: Health, clock: Manua
     assert health.alive() == ""
 
 
+def test_a_standby_of_an_hour_has_as_long_as_any_leader_to_open_its_watches(health: Health, clock: ManualClock) -> None:
+    clock.advance(3600)
+    health.leading = True
+    assert health.alive() == ""
+    clock.advance(SILENCE_SECONDS)
+    assert health.alive() == ""
+    clock.advance(1)
+    assert health.alive() == "nothing has been watched for 181 s"
+
+
+def test_a_problem_that_a_restart_may_remove_excuses_no_dead_watch(health: Health, clock: ManualClock) -> None:
+    health.leading = True
+    health.heartbeats.asked(PODS)
+    clock.advance(SILENCE_SECONDS)
+    health.report("the initial lists", "3 listed objects have not arrived", curable=True)
+    assert health.alive() == ""
+    clock.advance(1)
+    assert health.alive() == "the watch of /api/v1/pods has brought nothing for 181 s, not even a bookmark"
+    assert health.ready() == "the initial lists: 3 listed objects have not arrived"
+    health.report("the initial lists", "", curable=True)
+    assert health.alive() != ""
+
+
+def test_lists_that_never_come_in_need_a_restart_although_other_watches_begin(
+    health: Health, clock: ManualClock
+) -> None:
+    health.leading = True
+    for _ in range(3):
+        health.report("the initial lists", "3 listed objects have not arrived", curable=True)
+        health.heartbeats.clear()
+        health.heartbeats.asked(PODS)
+        clock.advance(SILENCE_SECONDS / 3)
+        assert health.alive() == ""
+    # What a restart would not remove excuses these, too.
+    health.report("listing pods", "403 pods is forbidden")
+    clock.advance(SILENCE_SECONDS)
+    assert health.alive() == ""
+    health.report("listing pods", "")
+    assert health.alive() == ""
+    clock.advance(1)
+    assert health.alive() == "the initial lists: 3 listed objects have not arrived, for 181 s"
+    health.report("the initial lists", "", curable=True)
+    assert health.alive() == ""
+
+
 def test_a_restart_is_not_asked_for_where_it_would_not_help(health: Health, clock: ManualClock) -> None:
     health.leading = True
     health.report("listing pods", "403 pods is forbidden")

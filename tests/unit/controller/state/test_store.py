@@ -133,7 +133,7 @@ def test_an_object_made_anew_replaces_the_old_one_whatever_its_version(store: St
 
 def test_the_answer_to_our_own_write_is_not_undone_by_the_watch_event_before_it(store: Store) -> None:
     store.put_child("Deployment", child(5, replicas=2), deleted=False)
-    assert store.put_child("Deployment", child(4, replicas=1), deleted=False) is None
+    assert store.put_child("Deployment", child(4, replicas=1), deleted=False) == ()
     assert store.children["Deployment", "team", "llama"].body["spec"] == {"replicas": 2}
 
 
@@ -211,18 +211,26 @@ def test_a_budget_of_the_cluster_concerns_everybody_and_so_do_the_labels_of_name
 
 
 def test_a_child_concerns_the_deployment_that_it_is_labelled_with(store: Store) -> None:
-    assert store.put_child("Deployment", child(1), deleted=False) == KEY
+    assert store.put_child("Deployment", child(1), deleted=False) == (KEY,)
     assert "managedFields" not in store.children["Deployment", "team", "llama"].body["metadata"]
-    assert store.put_child("Deployment", child(1, owner=None, name="stranger"), deleted=False) is None
-    assert store.put_child("Deployment", child(2), deleted=True) == KEY
+    assert store.put_child("Deployment", child(1, owner=None, name="stranger"), deleted=False) == ()
+    assert store.put_child("Deployment", child(2), deleted=True) == (KEY,)
     assert ("Deployment", "team", "llama") not in store.children
 
 
 def test_a_child_that_loses_its_label_is_told_to_the_deployment_that_it_named() -> None:
     store = Store()
     store.put_child("Deployment", child(1), deleted=False)
-    assert store.put_child("Deployment", child(2, owner=None), deleted=False) == KEY
-    assert store.put_child("Deployment", child(3, owner=None), deleted=False) is None
+    assert store.put_child("Deployment", child(2, owner=None), deleted=False) == (KEY,)
+    assert store.put_child("Deployment", child(3, owner=None), deleted=False) == ()
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_child_with_the_label_of_another_deployment_is_told_to_both(deleted: bool) -> None:
+    store = Store()
+    store.put_child("Deployment", child(1), deleted=False)
+    assert store.put_child("Deployment", child(2, owner="other"), deleted=deleted) == (("team", "other"), KEY)
+    assert store.put_child("Deployment", child(3, owner="other"), deleted=deleted) == (("team", "other"),)
 
 
 @pytest.mark.parametrize("relabelled", ["other", None])
