@@ -74,7 +74,7 @@ def test_a_switch_that_is_off_as_usual_hides_no_other_option() -> None:
     [
         mamba(4),
         dense(18944, BLOCK, heads=40, kv_heads=1, head_dim=96),
-        dense(29568, Quantization("int4", "bfloat16", "group"), heads=12),
+        dense(29568, Quantization("int4", "bfloat16", "group")),
         load_model("deepseek-ai/DeepSeek-V3"),
         load_model("deepseek-ai/DeepSeek-V4-Flash"),
         load_model("Qwen/Qwen3-Next-80B-A3B-Instruct"),
