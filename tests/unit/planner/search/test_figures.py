@@ -327,3 +327,30 @@ def test_slower_steps_take_capacity_and_faster_ones_give_none(
     assert (plain.sustainable & ~taught.sustainable).any()
     assert (~plain.sustainable & fits).any() or (~plain.sustainable & able).any()
     np.testing.assert_allclose(taught.utilization[able], plain.utilization[able] * factor[able])
+
+
+@pytest.mark.parametrize("rows", [1, 7, 60])
+def test_candidates_of_one_layout_are_predicted_in_one_call(
+    rows: int, models: dict[str, ModelSpec], gpus: dict[str, GpuSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their common terms are then computed once, and equal to the last digit."""
+    calls: list[tuple[GpuSpec, int, set[tuple[int, ...]]]] = []
+
+    class Recorded(VariedPredictor):
+        def at_rate(self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, *rest: Any, **options: Any) -> Prediction:
+            degrees = np.stack([np.asarray(column) for column in layouts.split[:4]], axis=1)
+            calls.append((gpu, len(layouts), {tuple(row) for row in degrees.astype(int).tolist()}))
+            return super().at_rate(model, gpu, layouts, *rest, **options)
+
+    monkeypatch.setattr(module, "CACHED_ROWS", rows)
+    spaces, model = spaces_of(models, gpus)
+    found = evaluate(spaces, Question(model, Recorded(), RATE, "P95"))
+    assert sum(count for _, count, _ in calls) == int((found.supported & found.fits).sum())
+    for number, (gpu, count, layouts) in enumerate(calls):
+        others = [seen for other, _, seen in calls[number + 1 :] if other == gpu]
+        assert all(layouts.isdisjoint(seen) for seen in others)
+        # A part ends with the layout in which it is full.
+        assert count >= rows or not others
+    assert len(calls) > 4
+    if rows == 1:
+        assert all(len(layouts) == 1 for _, _, layouts in calls)
