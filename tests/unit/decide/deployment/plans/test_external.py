@@ -18,6 +18,7 @@ from energylens.decide.deployment.plans.case import Case
 from energylens.decide.deployment.plans.external import MOST_REFUSED, Refused, external, is_external
 from energylens.decide.reasons import Reason
 from energylens.planner.explain import relaxations
+from energylens.planner.search.problem import NO_BINDING_CONSTRAINT
 from energylens.planner.types import Feasible, Infeasible, PowerAllowance
 
 
@@ -164,6 +165,13 @@ def test_a_layout_that_the_spec_forbids_keeps_its_replicas() -> None:
     assert (kept.good, kept.plan, kept.decision, kept.scaled) == (False, running, "Infeasible", "")
 
 
+def test_a_layout_that_an_override_forbids_is_left_at_once() -> None:
+    replan = {"minEnergySavingPercent": 100, "cooldownSeconds": 3600}
+    case = asked(small(), rate="15", planning={**PINNED, "replan": replan})
+    found = external(at(case, adopted_at=NOW), {})
+    assert (found.adopted, found.decision, plan_of(found).max_batch_size) == (True, "NoLongerValid", 64)
+
+
 def test_a_plan_of_two_roles_stays_as_it_is_without_a_plan_for_the_load() -> None:
     prefill = PrefillReplicas(
         replicas=1, tensor_parallel=1, pipeline_parallel=1, expert_parallel=1, data_parallel=1, max_batch_size=4
@@ -199,6 +207,7 @@ def test_a_budget_that_sheds_removes_replicas_and_keeps_the_layout() -> None:
     found = external(at(asked(plan_of(of(4)), 4), allowance=sheds), {})
     assert (found.good, found.reason, found.decision, found.adopted) == (True, Reason.SHED, "Shed", False)
     assert (plan_of(found).replicas, plan_of(found).shed_by, plan_of(found).shed_from_replicas) == (2, CAP, 4)
+    assert (plan_of(found).binding_constraint, plan_of(of(2)).binding_constraint) == (CAP, NO_BINDING_CONSTRAINT)
     assert found.message == f"{CAP} leaves {watts(2) + 1} W: 2 replicas of 4 run"
     # The search for a layout does not count the power that is shed.
     assert isinstance(found.result, Feasible)

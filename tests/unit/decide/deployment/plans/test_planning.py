@@ -186,8 +186,8 @@ def test_evaluations_with_a_table_are_remembered_for_the_latest_deployments(monk
     monkeypatch.setattr(planning, "_planned", searched)
     service = PlanningService()
 
-    def ask(number: int) -> None:
-        one = asked()
+    def ask(number: int, after: float = 0.0) -> None:
+        one = replace(asked(), now=NOW + timedelta(seconds=after))
         metadata = one.deployment.metadata.model_copy(update={"name": f"d{number}"})
         service.planning_for(replace(one, deployment=one.deployment.model_copy(update={"metadata": metadata})))
 
@@ -201,6 +201,15 @@ def test_evaluations_with_a_table_are_remembered_for_the_latest_deployments(monk
     assert len(searches) == MOST_TABLES + 1
     ask(0)
     assert searches[-1] == "d0"
+    # An evaluation that is made again is the latest: d2 and d4 are forgotten before it.
+    ask(3, after=service.resync_seconds)
+    ask(MOST_TABLES + 1)
+    ask(MOST_TABLES + 2)
+    count = len(searches)
+    ask(3, after=service.resync_seconds)
+    assert len(searches) == count
+    ask(4)
+    assert searches[-1] == "d4"
 
 
 def test_an_evaluation_without_a_table_is_remembered_whatever_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +279,9 @@ def test_explanations_solve_the_problem_that_was_planned() -> None:
 
 def test_what_no_plan_sustains_keeps_the_running_plan_and_says_so() -> None:
     first = planned(replace(asked(), snapshot=FULL))
-    kept = planned(replace(asked(best()), snapshot=FULL))
+    inputs = replace(asked(best()), snapshot=FULL)
+    kept = planned(inputs)
+    assert kept.plan is inputs.deployment.status.plan
     assert (kept.good, kept.decision, kept.adopted) == (False, "Infeasible", False)
     assert plan_of(kept).hash == best().hash
     assert kept.message == f"{first.message}; the running plan stays"
@@ -341,8 +352,16 @@ def test_another_layout_is_adopted_for_a_saving_and_after_the_cooldown(
     assert (found.good, found.adopted) == (True, adopted)
     assert (plan_of(found).max_batch_size > 8) is adopted
     assert found.reason == (Reason.PLANNED if adopted else Reason.KEEPING_RUNNING_PLAN)
+    assert found.decision == ("EnergySaving" if adopted else "SavingTooSmall" if saving else "Cooldown")
     # A plan whose replacement does not pay yet is judged again.
     assert bool(plan_of(found).inputs_hash) is adopted
+
+
+def test_the_best_plan_gets_another_engine_setting_at_once() -> None:
+    found = planned(asked(best(), engine={"extraArgs": ["--enable-prefix-caching"]}))
+    assert (found.good, found.decision, found.adopted) == (True, "OtherModelOrEngine", False)
+    assert plan_of(found).serving_hash != best().serving_hash
+    assert plan_of(found).hash != best().hash
 
 
 def test_another_engine_setting_is_adopted_with_the_running_layout() -> None:

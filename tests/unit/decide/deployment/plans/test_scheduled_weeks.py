@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Generator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -151,6 +152,29 @@ def test_power_that_a_budget_leaves_exactly_changes_nothing() -> None:
     assert scheduled(case, {}).plan is case.inputs.deployment.status.plan
     less = at(weekly(status_of(noon)), MONDAY_NOON, allowance=replace(sheds, watts=DAY - 1))
     assert replicas(scheduled(less, {})) == 3
+
+
+def test_a_schedule_that_no_longer_fits_has_fewer_replicas_in_the_hours_that_lack_power_only() -> None:
+    lacking = tuple(DAY - 100 if 8 <= hour < 18 else 3000.0 for hour in range(HOURS))
+    denied = PowerAllowance(3000.0, CAP, hours=lacking)
+    monday = scheduled(at(weekly(status_of(first())), MONDAY_NOON, allowance=denied), {})
+    tuesday = scheduled(at(weekly(status_of(first())), MONDAY_NOON + timedelta(days=1), allowance=denied), {})
+    assert (monday.decision, replicas(monday), replicas(tuesday)) == ("Infeasible", 3, 4)
+
+
+def test_replicas_that_stay_keep_the_time_since_which_they_start() -> None:
+    noon = scheduled(at(weekly(status_of(first())), MONDAY_NOON), {})
+    since = status_of(noon, startingSince="2026-03-02T07:58:00Z")
+    later = scheduled(at(weekly(since), MONDAY_NOON + timedelta(hours=1)), {})
+    assert (replicas(later), schedule_of(later).starting_since) == (4, "2026-03-02T07:58:00Z")
+
+
+def test_the_start_of_another_layout_is_not_that_of_the_one_before() -> None:
+    asked = {"overrides": {"tensorParallel": 1, "maxBatchSize": 64}}
+    measured = {"plan": small(), "schedule": status_of(first(), startSeconds=7)["schedule"]}
+    found = scheduled(weekly(measured, "15", planning=asked), {})
+    assert (found.adopted, found.decision) == (True, "NoLongerValid")
+    assert schedule_of(found).start_seconds == schedule_of(first()).start_seconds != 7
 
 
 def test_a_layout_that_the_spec_forbids_is_left_at_once() -> None:
