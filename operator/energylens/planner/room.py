@@ -7,7 +7,9 @@ touches.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import field, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -20,6 +22,10 @@ LOOK_AHEAD = 7 * 24 * 3600
 """Time in which a free start is looked for, to name it in a message, s."""
 MOST_WAIT = 28 * 24 * 3600
 """Time after the earliest start in which starts are compared with budgets, s."""
+_LONG_AGO = 10**9
+"""Length that the present period has, whose begin does not matter, s."""
+_FEW = 8
+"""Periods of a run that are all looked at."""
 WATT_HOUR = 1e-6
 """Energy below which differences count as zero, Wh."""
 
@@ -43,9 +49,9 @@ class Courses:
         whole: FloatArray = self.start_seconds + self.serving_seconds + self.idle_seconds
         return np.maximum(whole, self.longest_seconds)
 
-    def watt_hours(self, offset: float) -> FloatArray:
+    def watt_hours(self, offset: FloatArray | float) -> FloatArray:
         """Return the energy up to a time after the creation of the pods, Wh; 0 before."""
-        total, left = np.zeros(self.watts.shape), np.full(self.watts.shape, max(0.0, offset))
+        total, left = np.zeros(self.watts.shape), np.maximum(np.full(self.watts.shape, offset), 0.0)
         for seconds, watts in (
             (self.start_seconds, self.start_watts),
             (self.serving_seconds, self.watts),
@@ -54,6 +60,60 @@ class Courses:
             total += np.minimum(left, seconds) * watts
             left = np.maximum(left - seconds, 0.0)
         return total / 3600.0
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Consecutive periods of equal length that leave equal energy."""
+
+    begin: int
+    """Begin of the first of them, s since the Unix epoch."""
+    seconds: int
+    count: int
+    left: float
+    """Energy left in each of them, Wh."""
+
+    @property
+    def end(self) -> int:
+        """End of the last of them."""
+        return self.begin + self.count * self.seconds
+
+
+@lru_cache(maxsize=256)
+def _runs(ends: tuple[int, ...], left: tuple[float, ...]) -> tuple[_Run, ...]:
+    """Return the runs of periods, from their ends; the begin of the first one is long ago."""
+    found = [_Run(ends[0] - _LONG_AGO, _LONG_AGO, 1, left[0])] if ends else []
+    for begin, end, watt_hours in zip(ends, ends[1:], left[1:], strict=False):
+        before = found[-1]
+        if len(found) > 1 and before.seconds == end - begin and before.left == watt_hours:
+            found[-1] = replace(before, count=before.count + 1)
+        else:
+            found.append(_Run(begin, end - begin, 1, watt_hours))
+    return tuple(found)
+
+
+def _between(courses: Courses, since: FloatArray | float, until: FloatArray | float) -> FloatArray:
+    return np.asarray(courses.watt_hours(until) - courses.watt_hours(since))
+
+
+def _worst_periods(courses: Courses, offset: float, seconds: int, count: int) -> list[FloatArray | int]:
+    """Return numbers of the periods of a run among which is the one that takes most energy.
+
+    The power of a job rises once and falls once, so that this is the first or the last period, or one at the begin or
+    the end of the requests.
+
+    Args:
+        courses: The jobs.
+        offset: Begin of the run after the creation of the pods, s.
+        seconds: Length of a period.
+        count: Number of periods.
+    """
+    if count <= _FEW:
+        return list(range(count))
+    begin = np.nan_to_num(courses.start_seconds)
+    done = begin + np.nan_to_num(courses.serving_seconds)
+    near = [np.floor((edge - offset) / seconds) + shift for edge in (begin, done) for shift in (-1, 0, 1)]
+    return [0, count - 1, *(np.clip(number, 0, count - 1) for number in near)]
 
 
 @dataclass(frozen=True)
@@ -74,19 +134,30 @@ class EnergyRoom:
         step = max(1.0, (self.limit_watt_hours or 0) / 100.0)
         return [int(left // step) if np.isfinite(left) else None for left in self.left_watt_hours]
 
+    @property
+    def runs(self) -> tuple[_Run, ...]:
+        """The periods, with those of equal length that leave equal energy together; the first one stands alone."""
+        return _runs(self.ends, self.left_watt_hours)
+
     def excess(self, courses: Courses, start: float, now: float) -> FloatArray:
         """Return the most energy above what is left in any period, Wh, shape (n,); negative if there is some left."""
         worst = np.full(courses.watts.shape, -np.inf)
+        begin = max(start, now)
         last = start + float(np.nan_to_num(courses.seconds).max(initial=0.0))
-        since, before = max(start, now), courses.watt_hours(now - start)
-        for end, left in zip(self.ends, self.left_watt_hours, strict=True):
-            if end <= since:
+        for run in self.runs:
+            if run.end <= begin or run.begin >= last:
                 continue
-            until = courses.watt_hours(end - start)
-            worst = np.maximum(worst, until - before - left)
-            before = until
-            if end >= last:
-                break
+            first, count = run.begin, run.count
+            if begin >= first:
+                # The period in which the job begins, or is now.
+                number = int((begin - first) // run.seconds)
+                worst = np.maximum(
+                    worst, _between(courses, begin - start, first + (number + 1) * run.seconds - start) - run.left
+                )
+                first, count = first + (number + 1) * run.seconds, count - number - 1
+            for number in _worst_periods(courses, first - start, run.seconds, count):
+                since = first - start + number * run.seconds
+                worst = np.maximum(worst, _between(courses, since, since + run.seconds) - run.left)
         return worst
 
     def suffices(self, courses: Courses, starts: IntArray, now: float) -> BoolArray:
@@ -249,13 +320,15 @@ class JobRoom:
 
         return np.asarray((lacks(watts, begin, done) == 0) & (lacks(idle, done, end) == 0))
 
-    def _starts(self, courses: Courses) -> list[int]:
+    def _starts(self, courses: Courses) -> tuple[int, ...]:
         """Return the starts to try: of power and of its reservation, only the quarter of an hour matters."""
         if self.complete_by is None or self.has_begun:
-            return [self.earliest]
-        longest = float(np.min(courses.longest_seconds, initial=np.inf, where=np.isfinite(courses.longest_seconds)))
-        last = min(self.complete_by - longest, self.earliest + MOST_WAIT)
-        return [self.earliest, *(_quarters_between(self.earliest, int(last)) if np.isfinite(last) else ())]
+            return (self.earliest,)
+        finite = courses.longest_seconds[np.isfinite(courses.longest_seconds)]
+        if not finite.size:
+            return (self.earliest,)
+        last = min(self.complete_by - int(finite.min()), self.earliest + MOST_WAIT)
+        return _distinct_starts(self, last, QUARTER * int(np.nan_to_num(courses.seconds).max() // QUARTER + 1))
 
     def _may_start(self, courses: Courses, start: int) -> BoolArray:
         """Return which jobs end in time with a start; a job that cannot starts at the earliest one."""
@@ -283,3 +356,38 @@ class JobRoom:
 def _quarters_between(first: int, last: int) -> range:
     """Return the quarters of an hour after one time and up to another, s since the Unix epoch."""
     return range((first // QUARTER + 1) * QUARTER, last + 1, QUARTER)
+
+
+@lru_cache(maxsize=64)
+def _distinct_starts(room: JobRoom, last: int, seconds: int) -> tuple[int, ...]:
+    """Return the earliest start and the quarters of an hour up to ``last`` at which budgets leave something else.
+
+    Args:
+        room: The room.
+        last: The last start.
+        seconds: Time for which the longest job reserves power, s.
+    """
+    seen: set[tuple[object, ...]] = set()
+    found = []
+    for start in (room.earliest, *_quarters_between(room.earliest, last)):
+        first = max(bisect_right(room.quarters, start // QUARTER) - 1, 0)
+        until = bisect_left(room.quarters, -(-(start + seconds) // QUARTER))
+        changes = zip(room.quarters[first + 1 : until], room.watts[first + 1 : until], strict=True)
+        key: list[object] = [room.watts[first : first + 1]]
+        key += [(quarter - start // QUARTER, watts) for quarter, watts in changes]
+        key += [_seen_of(run, start, start + seconds) for energy in room.energy for run in energy.runs]
+        if (known := tuple(key)) not in seen:
+            seen.add(known)
+            found.append(start)
+    return tuple(found)
+
+
+def _seen_of(run: _Run, start: int, end: int) -> tuple[float, ...]:
+    """Return what a job that reserves power from ``start`` to ``end`` depends on in a run of periods."""
+    if run.end <= start or run.begin >= end:
+        return ()
+    if run.begin > start:
+        return run.begin - start, run.seconds, run.left, min(run.end, end) - start
+    ends = (run.begin - start) % run.seconds or run.seconds
+    # Within one period it does not matter when the period ends.
+    return (run.left,) if ends >= end - start else (ends, run.seconds, run.left, min(run.end, end) - start)

@@ -34,6 +34,11 @@ def some_room(draw: random.Random, **changes: object) -> JobRoom:
     for number in range(draw.randint(0, 2)):
         ends = sorted(draw.sample(range(T0 + 60, T0 + 86_400, 60), draw.randint(1, 4)))
         left = tuple(draw.choice([np.inf, draw.uniform(0, 1500)]) for _ in ends)
+        if draw.random() < 0.5:
+            # Many equal periods, of which few are looked at.
+            ends = list(range(T0 + 60 * draw.randint(1, 30), T0 + 86_400, 60 * draw.choice([7, 15, 30])))
+            middle, many = draw.randint(0, len(ends)), draw.uniform(0, 300)
+            left = (draw.uniform(0, 300),) * middle + (many,) * (len(ends) - middle)
         rooms.append(EnergyRoom(f"budget {number}", 2000, tuple(ends), left))
     fields: dict[str, object] = {
         "now": T0,
@@ -107,6 +112,18 @@ def test_a_plan_is_admitted_if_it_fits_at_some_quarter_of_an_hour(seed: int) -> 
         holds = job[3] <= found.left_watts[number] and all(energy[number] for energy in found.energy)
         # The rules together say the same as the search for one start.
         assert holds == found.together[number]
+
+
+def test_starts_with_equal_surroundings_are_tried_once() -> None:
+    ends = tuple(range(T0 + 3600, T0 + 20 * 86_400, 3600))
+    hourly = EnergyRoom("budget", 500, ends, (400.0, *(500.0 for _ in ends[1:])))
+    room = JobRoom(T0, T0, T0 + 19 * 86_400, energy=(hourly,))
+    job = courses((0, 0.0, 5400, 500.0, 0, 0.0, 5400))
+    assert room.fit(job).together.all()
+    # Four quarters of an hour in the first hours, and four in all later ones.
+    assert len(room._starts(job)) <= 16
+    free = JobRoom(T0, T0, T0 + 19 * 86_400, energy=(EnergyRoom("month", 500, (T0 + 30 * 86_400,), (400.0,)),))
+    assert len(free._starts(job)) == 1
 
 
 def test_a_missing_amount_suffices_exactly() -> None:
