@@ -150,11 +150,9 @@ class EnergyRoom:
             first, count = run.begin, run.count
             if begin >= first:
                 # The period in which the job begins, or is now.
-                number = int((begin - first) // run.seconds)
-                worst = np.maximum(
-                    worst, _between(courses, begin - start, first + (number + 1) * run.seconds - start) - run.left
-                )
-                first, count = first + (number + 1) * run.seconds, count - number - 1
+                gone = int((begin - first) // run.seconds) + 1
+                first, count = first + gone * run.seconds, count - gone
+                worst = np.maximum(worst, _between(courses, begin - start, first - start) - run.left)
             for number in _worst_periods(courses, first - start, run.seconds, count):
                 since = first - start + number * run.seconds
                 worst = np.maximum(worst, _between(courses, since, since + run.seconds) - run.left)

@@ -45,9 +45,9 @@ class CountedJob:
     """Time up to which its energy is in the ledger; None if it is not in it."""
 
     def begin(self, now: datetime) -> datetime:
-        """Return when the pods were created, or will be."""
+        """Return when the pods were created, or will be; not after now if they exist, whatever the status says."""
         if self.has_begun and self.start is not None:
-            return self.start
+            return min(self.start, now)
         return now if self.start is None else max(self.start, now)
 
     def is_late(self, now: datetime) -> bool:

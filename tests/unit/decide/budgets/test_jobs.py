@@ -218,6 +218,14 @@ def test_a_job_that_budgets_refuse_reserves_nothing() -> None:
     assert planned(refused).reserved_watts == 0
 
 
+def test_pods_that_exist_were_not_created_in_the_future() -> None:
+    # Someone edited the status, or the clock went back.
+    begun = counted(a_job("begun", NOW + timedelta(days=900), "Started"))
+    assert begun.reserved(NOW) == 600
+    spec = EnergyBudgetSpec(energy_watt_hours=1, period="Week")
+    assert begun.energy(spec, period_at("Week", ZoneInfo("UTC"), NOW), NOW).present == pytest.approx(1200.0)
+
+
 def test_a_start_in_the_past_without_pods_is_due_now() -> None:
     missed = a_job("missed", NOW - timedelta(hours=1))
     quarters = counted(missed).jobs[0].quarters(NOW)
