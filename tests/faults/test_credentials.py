@@ -12,7 +12,7 @@ from tests.support.api_server import api_server
 from tests.support.certificates import without_key_identifiers
 
 from energylens.cluster.connecting import connect
-from energylens.cluster.errors import UnauthorizedError, UntrustedError
+from energylens.cluster.errors import TransientError, UnauthorizedError, UntrustedError
 from energylens.cluster.resources import NODE, POD
 
 
@@ -79,3 +79,25 @@ async def test_in_a_pod_the_token_and_the_authority_are_read_again(
             token.write_text("second")
             server.token = "second"
             await client.list_identities(NODE)
+
+
+async def test_an_entry_of_netrc_does_not_replace_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    with api_server(token="first") as server:
+        async with await connect(server.kubeconfig(tmp_path, token="first")) as client:
+            await client.list_identities(NODE)
+
+
+async def test_the_proxy_of_the_environment_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with api_server(token="first") as server:
+        path = server.kubeconfig(tmp_path, token="first", server="http://api.invalid")
+        monkeypatch.setenv("http_proxy", server.url)
+        async with await connect(path) as client:
+            await client.list_identities(NODE)
+        monkeypatch.setenv("no_proxy", "api.invalid")
+        async with await connect(path) as client:
+            with pytest.raises(TransientError):
+                await client.list_identities(NODE)

@@ -30,7 +30,7 @@ from energylens.controller.endpoints.http import listen
 from energylens.controller.options import Options
 from energylens.controller.runner import EndedError, Operator
 from energylens.controller.settings import Settings
-from energylens.controller.watching import handlers, kinds, rights
+from energylens.controller.watching import handlers, kinds, rights, sweep
 from energylens.controller.watching.sweep import Sweeper
 from energylens.measure.scrape import HttpScraper
 from energylens_dev.devcluster.ports import free_port
@@ -274,6 +274,29 @@ async def test_a_watch_that_brings_nothing_fails_the_liveness_probe(
             assert "the watch of /apis/energylens.dev/v1alpha1/energybudgets has brought nothing for" in said
             proxy.heal()
             await operator.until(lambda said: said == "200 ok", "healthz")
+
+
+async def test_objects_that_never_arrive_fail_the_liveness_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(acting, "STUCK_LISTS", 2)
+    node = {"metadata": {"name": "n0", "uid": "u0", "resourceVersion": "1"}}
+    with (
+        api_server(items={"nodes": [node]}, withheld={"nodes"}) as server,
+        faulty_proxy(server.url, bookmark_seconds=0.05) as proxy,
+    ):
+        server.url = proxy.url
+        async with running(server, tmp_path, monkeypatch, watch_silence_seconds=3.0) as operator:
+            text = "the initial lists: 1 listed objects have not arrived, such as Node n0"
+            await operator.until(lambda said: text in said)
+            # The operator starts its watches again and again until the node arrives.
+            await operator.until(lambda _: server.watched.count("nodes") > 1)
+            said = await operator.until(lambda said: text in said, "healthz")
+            assert said.startswith("503 ")
+            server.withheld.clear()
+            await operator.until(lambda said: said == "200 ok")
+            assert await operator.probe("healthz") == "200 ok"
 
 
 async def test_watches_that_cannot_be_opened_do_not_fail_the_liveness_probe(

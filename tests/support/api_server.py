@@ -43,6 +43,8 @@ class ApiServer:
     """Plurals of which the second page of kopf's next list is gone; removed once told."""
     items: dict[str, list[Object]] = field(default_factory=dict)
     """By plural: the objects of its lists, but for the first page of one that is forgotten."""
+    withheld: set[str] = field(default_factory=set)
+    """Plurals whose lists are empty for kopf."""
     token: str = ""
     """The only token that is known; "" where everybody is."""
     lease: Object | None = None
@@ -100,7 +102,9 @@ class ApiServer:
                 return web.json_response({"metadata": {"resourceVersion": "1", "continue": "next"}, "items": []})
             self.forgotten.remove(plural)
             return _failure(410, "The provided continue parameter is too old")
-        return web.json_response({"metadata": {"resourceVersion": "1"}, "items": self.items.get(plural, [])})
+        hidden = plural in self.withheld and request.query.get("limit") == str(LIST_PAGE)
+        items = [] if hidden else self.items.get(plural, [])
+        return web.json_response({"metadata": {"resourceVersion": "1"}, "items": items})
 
     async def _watch(self, request: web.Request, plural: str) -> web.StreamResponse:
         self.watched.append(plural)

@@ -28,6 +28,7 @@ from energylens.cluster.errors import (
 from energylens.cluster.fence import FencedRequest
 from energylens.cluster.kubeconfig import UnusableConfigError
 from energylens.cluster.port import FIELD_MANAGER, Identity, Object
+from energylens.cluster.proxies import environment_proxy
 from energylens.cluster.resources import LEASE, REVIEW, Resource, resource_of
 
 ReadConfiguration = Callable[[], Awaitable[Configuration]]
@@ -66,7 +67,8 @@ class KubeClient:
     def _use(self, configuration: Configuration) -> None:
         # As in energylens.tls: certificates without key identifiers are accepted, and verified nevertheless.
         configuration.disable_strict_ssl_verification = True
-        configuration.client_session_kwargs = {"request_class": FencedRequest}
+        configuration.client_session_kwargs = {"request_class": FencedRequest, "trust_env": False}
+        configuration.proxy = configuration.proxy or environment_proxy(str(configuration.host))
         self._credentials = _digest(configuration)
         self._api = ApiClient(configuration)
         self._host = str(configuration.host).rstrip("/")

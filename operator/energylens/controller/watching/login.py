@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import kopf
 
+from energylens.cluster.proxies import environment_proxy
 from energylens.controller.watching.heartbeat import Heartbeats
 from energylens.tls import accept_missing_key_identifiers
 
@@ -61,7 +62,7 @@ async def log_in(
     session = heartbeats.session(
         connector=aiohttp.TCPConnector(limit=0, ssl=credentials.as_ssl_context()),
         headers=credentials.as_http_headers(),
-        proxy=credentials.proxy_url,
+        proxy=credentials.proxy_url or environment_proxy(credentials.server),
         trust_env=credentials.trust_env,
     )
     return Connection(
