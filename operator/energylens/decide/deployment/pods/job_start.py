@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import BatchJob, JobStart, JobStartStatus, LLMDeployment, PlannedJob, PlanStatus
@@ -81,16 +81,11 @@ def planned_start(
         return _followed(begun, course_of_job(job, plan, plan.job))
     if hours is None:
         return None
-    measured, measured_for = None if before is None else before.start_seconds, _start_hash(plan)
-    if before is not None and before.start_hash not in ("", measured_for):
-        measured = None
-    kept_for = "" if measured is None else measured_for
+    measured = _Measured.of(before, plan)
     if deployment.spec.suspend:
         text = "spec.suspend is true; the start is planned when it is false again"
-        return JobStartStatus(
-            state="Suspended", reason=Reason.SUSPENDED, message=text, start_seconds=measured, start_hash=kept_for
-        )
-    course = course_of_job(job, plan, plan.job, measured)
+        return JobStartStatus(state="Suspended", reason=Reason.SUSPENDED, message=text, **measured._asdict())
+    course = course_of_job(job, plan, plan.job, measured.start_seconds)
     if begun is not None and begun.reason != AT_ONCE:
         return _followed(begun, course)
     if begun is not None or (before is None and runs):
@@ -98,18 +93,48 @@ def planned_start(
     room = None if allowance is None else StartRoom(allowance, course)
     if refused:
         denied = _refused(refusal, latest_start(job.start, course))
-        return denied.model_copy(update={"start_seconds": measured, "start_hash": kept_for})
+        return denied.model_copy(update=measured._asdict())
+    return _timed(before, measured, job.start, course, hours, room, now, runs=runs)
+
+
+class _Measured(NamedTuple):
+    """The measured start of pods, and the hash of the plans to which it applies."""
+
+    start_seconds: int | None
+    start_hash: str
+
+    @classmethod
+    def of(cls, before: JobStartStatus | None, plan: PlanStatus) -> _Measured:
+        """Return what the last status measured of pods like those of a plan."""
+        applies = _start_hash(plan)
+        if before is None or before.start_seconds is None or before.start_hash not in ("", applies):
+            return cls(None, "")
+        return cls(before.start_seconds, applies)
+
+
+def _timed(
+    before: JobStartStatus | None,
+    measured: _Measured,
+    start: JobStart,
+    course: Course,
+    hours: JobHours,
+    room: StartRoom | None,
+    now: datetime,
+    *,
+    runs: bool,
+) -> JobStartStatus:
+    """Return the start of a job that waits: the planned one while it holds, otherwise another one."""
     kept = None if before is None or before.state != "Waiting" else moment_of(before.start_time)
-    inputs, roomy = _digest(course, job.start, hours), True
+    inputs, roomy = _digest(course, start, hours), True
     if before is not None and kept is not None:
         # Without pods, a start that is due may still move: to known hours, or because it was missed.
         fixed = runs or hours.values is None or (before.reason not in _UNTIMED and now - kept < MISSED)
         # The status may have been edited while no operator ran.
-        safe = kept <= latest_start(job.start, course)
+        safe = kept <= latest_start(start, course)
         roomy = runs or room is None or room.at(max(kept, now))
         if roomy and ((fixed and kept <= now) or (now < kept and safe and before.inputs_hash == inputs)):
             return before
-    found = chosen(course, job.start, hours, now, kept, None if runs else room)
+    found = chosen(course, start, hours, now, kept, None if runs else room)
     if before is not None and kept is not None and kept <= now and roomy and found.reason not in _TIMED:
         return before
     return JobStartStatus(
@@ -120,8 +145,8 @@ def planned_start(
         saving_percent=found.saving,
         reason=found.reason,
         message=found.message,
-        start_seconds=measured,
-        start_hash=kept_for,
+        start_seconds=measured.start_seconds,
+        start_hash=measured.start_hash,
         inputs_hash=inputs,
     )
 
