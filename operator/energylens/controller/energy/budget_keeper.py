@@ -29,7 +29,7 @@ from energylens.controller.settings import BudgetSettings
 from energylens.controller.state.store import Body, Key, Store
 from energylens.controller.writing.failures import SHOWN_AFTER, failed_budget_status
 from energylens.controller.writing.status_writer import write_status
-from energylens.decide.budgets.budget import awaits_look, budget_of, read_budget
+from energylens.decide.budgets.budget import awaits_look, budget_of, concerns_members, read_budget
 from energylens.decide.budgets.counted import counted_job
 from energylens.decide.budgets.forecasts import Problem, forecast_of, place, where
 from energylens.decide.budgets.member_power import EnergyOf, Steadiness, as_measured, excess_watts, present_watts
@@ -211,7 +211,7 @@ class BudgetKeeper:
         # The members' caps are known now.
         due |= kept.was_unsettled and not decided.is_unsettled
         kept.was_unsettled = decided.is_unsettled
-        if due or _turned(before, status) or key in self._store.edited_budgets:
+        if due or concerns_members(before, status) or key in self._store.edited_budgets:
             await self._write(key, body, before, status)
             kept.written_at = now
 
@@ -339,7 +339,7 @@ class BudgetKeeper:
         if status == before and key not in self._store.edited_budgets:
             return
         written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if await self._put_status(key, body, written) and _turned(before, status):
+        if await self._put_status(key, body, written) and concerns_members(before, status):
             self._enqueue_members(key)
 
     async def _put_status(self, key: Key, body: Body, status: Mapping[str, Any]) -> bool:
@@ -380,22 +380,3 @@ def _counted_from(created: str | None, unlisted_since: datetime | None, now: dat
     if unlisted_since is None:
         return start
     return min(start, unlisted_since if created is None else max(unlisted_since, datetime.fromisoformat(created)))
-
-
-def _turned(before: EnergyBudgetStatus, status: EnergyBudgetStatus) -> bool:
-    """Return whether members must be reconciled: another verdict, other caps, another period."""
-
-    def verdict(found: EnergyBudgetStatus) -> tuple[object, ...]:
-        caps = tuple(
-            sorted(
-                (m.namespace, m.name, m.allowed_power_watts) for m in found.members if m.allowed_power_watts is not None
-            )
-        )
-        return (
-            found.observed_generation,
-            found.period_start,
-            tuple((c.type, c.status, c.reason) for c in found.conditions),
-            caps,
-        )
-
-    return verdict(before) != verdict(status)

@@ -129,3 +129,22 @@ def growth_of(
     limit = status.energy_limit or ""
     found = growth(spec, Usage(used, 0.0, None, left, limit), period, now)
     return (found if found.limits else None), ""
+
+
+def concerns_members(before: EnergyBudgetStatus, status: EnergyBudgetStatus) -> bool:
+    """Return whether a change of the status reconciles members: another verdict, other caps, another period."""
+
+    def verdict(found: EnergyBudgetStatus) -> tuple[object, ...]:
+        caps = tuple(
+            sorted(
+                (m.namespace, m.name, m.allowed_power_watts) for m in found.members if m.allowed_power_watts is not None
+            )
+        )
+        return (
+            found.observed_generation,
+            found.period_start,
+            tuple((c.type, c.status, c.reason) for c in found.conditions),
+            caps,
+        )
+
+    return verdict(before) != verdict(status)
