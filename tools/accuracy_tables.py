@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from energylens.accuracy.after_windows import NEAREST_WINDOW
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "accuracy.md"
 END = "<!-- end -->"
@@ -240,7 +242,16 @@ def same_load(reports: Reports) -> list[str]:
 
 def windows(reports: Reports) -> list[str]:
     """Return errors before and after two measured windows: mean before > after (median after)."""
-    return _windows([part for part in reports["model"]["after_windows"] if part["windows"] == WINDOWS])
+    parts = [part for part in reports["model"]["after_windows"] if part["windows"] == WINDOWS]
+    return _windows([part for part in parts if part["name"] not in NEAREST_WINDOW])
+
+
+def nearest_window(reports: Reports) -> list[str]:
+    """Return the errors before and after two windows by how near the nearest window is, with the share of cases."""
+    parts = [part for part in reports["model"]["after_windows"] if part["windows"] == WINDOWS]
+    whole = next(part["cases"] for part in parts if part["name"] == "all")
+    shown = [part for part in parts if part["name"] in NEAREST_WINDOW]
+    return _windows([{**part, "name": f"{part['name']}, {100 * part['cases'] / whole:.0f} %"} for part in shown])
 
 
 def curve(reports: Reports) -> list[str]:
@@ -352,7 +363,7 @@ TABLES: Mapping[str, Callable[[Reports], list[str]]] = {
     table.__name__.replace("_", "-"): table
     for table in (
         own, own_runs, latency, source, errors, gpus, models, intervals, decisions, losses, widths, same_load, curve,
-        windows, aims,
+        windows, nearest_window, aims,
     )
 }  # fmt: skip
 

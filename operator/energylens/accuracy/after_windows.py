@@ -23,8 +23,32 @@ from energylens.runs import Run
 
 DRAWS = 12
 """Choices of windows per site."""
+ALIKE_LOADS = 2.0
+"""Largest ratio of the numbers of sequences of two similar loads."""
+NEAREST_WINDOW = (
+    "window of its layout and load",
+    "window of its layout",
+    "window of its load",
+    "no such window",
+)
+"""How near the nearest window is to a judged run, nearest first."""
+_Site = tuple[str, str, str, str]
+"""Model, number format, GPU type and engine."""
 FACTOR = {"itl": "itl", "tpot": "itl", "ttft": "ttft", "power": "power", "energy": "energy"}
 """Quantity -> the correction factor that the operator applies to it."""
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One run of a site, judged after one choice of windows."""
+
+    site: _Site
+    run: int
+    """Index of the run."""
+    factors: Mapping[str, float]
+    """Learned factor by quantity."""
+    nearest: str
+    """One of `NEAREST_WINDOW`."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +65,14 @@ class AfterWindows:
     """Errors over the same cases without any correction."""
     after: Mapping[str, float]
     median_after: Mapping[str, float]
+    cases: int
+    """Cases, since each run is judged after several choices of windows."""
 
 
 def after_windows(
     runs: Sequence[Run], mask: BoolArray, measured: Mapping[str, FloatArray], predicted: Predicted, windows: int
 ) -> list[AfterWindows]:
-    """Return the errors after ``windows`` windows: of all runs, then by engine and by GPU type.
+    """Return the errors after ``windows`` windows: of all runs, by engine, by GPU type and by `NEAREST_WINDOW`.
 
     Args:
         runs: n runs.
@@ -56,11 +82,11 @@ def after_windows(
         windows: Number of windows that each site measures first.
     """
     usable = mask & predicted.ok
-    sites: dict[tuple[str, str, str, str], list[int]] = defaultdict(list)
+    sites: dict[_Site, list[int]] = defaultdict(list)
     for i, run in enumerate(runs):
         if usable[i]:
             sites[run.model_id, run.weight_precision or "", run.gpu_model, run.engine or ""].append(i)
-    cases: dict[str, list[tuple[int, dict[str, float]]]] = defaultdict(list)
+    cases: list[_Case] = []
     for site, members in sorted(sites.items()):
         if len(members) <= windows:
             continue
@@ -71,17 +97,25 @@ def after_windows(
             rest = [i for i in members if i not in told]
             factors = _factors(runs, told, rest, measured, predicted)
             for place, i in enumerate(rest):
-                cases["/".join(site)].append((i, {q: float(factors[FACTOR[q]][place]) for q in FACTOR}))
-    parts: dict[str, list[str]] = {"all": list(cases)}
-    for name in sorted({key.split("/")[-1] for key in cases}):
-        parts[f"engine {name or '(newest vLLM)'}"] = [key for key in cases if key.split("/")[-1] == name]
-    for name in sorted({key.split("/")[-2] for key in cases}):
-        parts[f"GPU {name}"] = [key for key in cases if key.split("/")[-2] == name]
-    return [
-        _judged((name, windows), keys, [case for key in keys for case in cases[key]], measured, predicted)
-        for name, keys in parts.items()
-        if keys
-    ]
+                own = {quantity: float(factors[FACTOR[quantity]][place]) for quantity in FACTOR}
+                cases.append(_Case(site, i, own, _nearest_window(runs[i], [runs[j] for j in told])))
+    parts: dict[str, list[_Case]] = {"all": cases}
+    for name in sorted({case.site[-1] for case in cases}):
+        parts[f"engine {name or '(newest vLLM)'}"] = [case for case in cases if case.site[-1] == name]
+    for name in sorted({case.site[-2] for case in cases}):
+        parts[f"GPU {name}"] = [case for case in cases if case.site[-2] == name]
+    for name in NEAREST_WINDOW:
+        parts[name] = [case for case in cases if case.nearest == name]
+    return [_judged((name, windows), part, measured, predicted) for name, part in parts.items() if part]
+
+
+def _nearest_window(run: Run, told: Sequence[Run]) -> str:
+    """Return how near the nearest of the measured windows is to a run, one of `NEAREST_WINDOW`."""
+    found = set()
+    for window in told:
+        near = max(run.concurrency, window.concurrency) <= ALIKE_LOADS * min(run.concurrency, window.concurrency)
+        found.add(2 * (layout_of(window) != layout_of(run)) + (not near))
+    return NEAREST_WINDOW[min(found)]
 
 
 def layout_of(run: Run) -> str:
@@ -120,20 +154,17 @@ def _places(runs: Sequence[Run]) -> Places:
 
 
 def _judged(
-    part: tuple[str, int],
-    sites: Sequence[str],
-    cases: Sequence[tuple[int, Mapping[str, float]]],
-    measured: Mapping[str, FloatArray],
-    predicted: Predicted,
+    part: tuple[str, int], cases: Sequence[_Case], measured: Mapping[str, FloatArray], predicted: Predicted
 ) -> AfterWindows:
-    index = np.array([i for i, _ in cases], dtype=np.int64)
+    index = np.array([case.run for case in cases], dtype=np.int64)
     before, after, median = (dict.fromkeys(QUANTITIES, float("nan")) for _ in range(3))
     for quantity in FACTOR:
         plain = predicted.values[quantity][index] / measured[quantity][index]
-        corrected = plain * np.array([factors[quantity] for _, factors in cases])
+        corrected = plain * np.array([case.factors[quantity] for case in cases])
         known = np.isfinite(plain)
         if known.any():
             before[quantity] = 100.0 * float(np.mean(np.abs(plain[known] - 1.0)))
             after[quantity] = 100.0 * float(np.mean(np.abs(corrected[known] - 1.0)))
             median[quantity] = 100.0 * float(np.median(np.abs(corrected[known] - 1.0)))
-    return AfterWindows(*part, len(sites), len(set(index.tolist())), before, after, median)
+    sites = len({case.site for case in cases})
+    return AfterWindows(*part, sites, len(set(index.tolist())), before, after, median, len(cases))

@@ -14,6 +14,7 @@ from energylens.predictor.fitted.features import NOTHING
 from energylens.predictor.fitted.profiles import UnknownEngineError
 from energylens.predictor.load.workloads import (
     loaded,
+    recipe_graph_tokens,
     recipe_step_tokens,
     sampled_of,
     standing_share,
@@ -199,7 +200,8 @@ def _layouts(runs: Sequence[Run]) -> Layouts:
     names = "tensor_parallel", "expert_parallel", "data_parallel", "max_num_seqs"
     tensor, expert, data, sequences = (np.array([getattr(run, name) for run in runs], dtype=np.int64) for name in names)
     tokens = [recipe_step_tokens(run.task, run.engine, run.data_parallel) for run in runs]
-    return layouts_of(tensor, expert, data, sequences, np.array(tokens, dtype=np.int64))
+    graphs = [recipe_graph_tokens(run.task, run.engine) for run in runs]
+    return layouts_of(tensor, expert, data, sequences, *(np.array(each, dtype=np.int64) for each in (tokens, graphs)))
 
 
 def measured_arrays(runs: Sequence[Run]) -> dict[str, FloatArray]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energylens.calibration.products import relative_of
-from energylens.predictor.load.workloads import recipe_step_tokens, workload_of
+from energylens.predictor.load.workloads import recipe_graph_tokens, recipe_step_tokens, workload_of
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import BoolArray, FloatArray, IntArray, Layouts, Workload
 from energylens.records import dataclass
@@ -77,9 +77,11 @@ class Runs:
     @property
     def layouts(self) -> Layouts:
         """The layout of each run."""
-        named = zip(self.task.tolist(), self.engine.tolist(), self.data_parallel.tolist(), strict=True)
+        named = list(zip(self.task.tolist(), self.engine.tolist(), self.data_parallel.tolist(), strict=True))
         tokens = np.array([recipe_step_tokens(task, engine, ranks) for task, engine, ranks in named], dtype=np.int64)
-        return layouts_of(self.tensor_parallel, self.expert_parallel, self.data_parallel, self.max_num_seqs, tokens)
+        graphs = np.array([recipe_graph_tokens(task, engine) for task, engine, _ in named], dtype=np.int64)
+        degrees = self.tensor_parallel, self.expert_parallel, self.data_parallel
+        return layouts_of(*degrees, self.max_num_seqs, tokens, graphs)
 
 
 def read_runs(path: Path) -> tuple[Run, ...]:

@@ -32,7 +32,7 @@ from energylens.predictor.step.rates import KernelRates, data_sheet, kernel_rate
 from energylens.predictor.step.work import graph_tokens
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Sampled, Workload
 
-CODE_VERSION = "16"
+CODE_VERSION = "17"
 BESIDE = 1.25
 """Ratio to the running sequences at which a replica is also timed, to learn how steps grow."""
 

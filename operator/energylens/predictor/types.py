@@ -90,10 +90,14 @@ class Layouts:
     engine's default, and an empty array that default for all."""
     node_gpus: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """GPUs of a node of the replica, which decide what links it has; 0 or empty: ``GpuSpec.max_gpus_per_node``."""
+    graph_tokens: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Tokens of the largest step of a rank for which vLLM captures a CUDA graph (``--max-cudagraph-capture-size``);
+    0 or empty: the engine's default."""
 
     def __post_init__(self) -> None:
         """Take the defaults of the engine and of the product where nothing is given."""
-        for name in (name for name in ("max_batched_tokens", "node_gpus") if not getattr(self, name).size):
+        optional = "max_batched_tokens", "node_gpus", "graph_tokens"
+        for name in (name for name in optional if not getattr(self, name).size):
             object.__setattr__(self, name, np.zeros_like(self.tensor_parallel))
 
     @property

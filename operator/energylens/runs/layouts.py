@@ -8,7 +8,12 @@ from energylens.predictor.types import IntArray, Layouts
 
 
 def layouts_of(
-    tensor: IntArray, expert: IntArray, data: IntArray, sequences: IntArray, step_tokens: IntArray
+    tensor: IntArray,
+    expert: IntArray,
+    data: IntArray,
+    sequences: IntArray,
+    step_tokens: IntArray,
+    graph_tokens: IntArray,
 ) -> Layouts:
     """Return the layouts of runs.
 
@@ -20,6 +25,8 @@ def layouts_of(
         data: Data-parallel ranks, shape (n,).
         sequences: The batch of a replica, shape (n,).
         step_tokens: Tokens of the largest step of a rank, 0 for the engine's default, shape (n,).
+        graph_tokens: Tokens of the largest CUDA graph of a rank, 0 for the engine's default, shape (n,).
     """
     batch = np.maximum(1, -(-sequences // data))
-    return Layouts(tensor, np.ones_like(tensor), expert, data, batch, np.full(tensor.shape, np.nan), step_tokens)
+    degrees, uncapped = (tensor, np.ones_like(tensor), expert, data), np.full(tensor.shape, np.nan)
+    return Layouts(*degrees, batch, uncapped, step_tokens, graph_tokens=graph_tokens)

@@ -294,7 +294,7 @@ def real(make_deployment: Deploy) -> Setup:
 
 @pytest.mark.parametrize("itl", [0.8, 1.0, 1.3, 4.0])
 @pytest.mark.parametrize(
-    ("model", "product", "rate"), [("8b", "NVIDIA-B200", 30.0), ("8b", L40S, 1.0), ("moe", H100, 4.0)]
+    ("model", "product", "rate"), [("8b", "NVIDIA-B200", 28.0), ("8b", L40S, 1.0), ("moe", H100, 4.0)]
 )
 def test_the_plan_of_the_real_predictor_is_the_best_of_all(
     model: str, product: str, rate: float, itl: float, real: Setup, make_snapshot: Snapshot

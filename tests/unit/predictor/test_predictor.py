@@ -285,7 +285,7 @@ def test_what_no_run_was_split_like_is_an_extrapolation_with_wider_intervals() -
     # One tensor-parallel pair as measured, two stages of a GPU, and two data-parallel ranks.
     where = layouts((2, 1, 2, 1), (1, 2, 1, 1), (1, 1, 2, 2), batch=64)
     model, running = load_model("Qwen/Qwen3-30B-A3B"), np.full(3, 32.0)
-    completion = Workload(1000, 100)
+    completion = Workload(1000, 200)
     found = load_predictor("vllm", "0.11.1").at_concurrency(model, H100, where, completion, running)
     assert [NEAREST[code] for code in found.nearest] == ["layout", "nothing", "nothing"]
     width = np.log(found.energy.high / found.energy.low)

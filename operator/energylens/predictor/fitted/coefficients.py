@@ -12,7 +12,7 @@ from energylens.predictor.step.moe_tables import MoeTables
 from energylens.predictor.types import GpuSpec
 from energylens.records import dataclass
 
-FORMAT = 6
+FORMAT = 7
 
 
 class CoefficientsError(ValueError):

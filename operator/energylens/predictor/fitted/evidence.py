@@ -14,6 +14,7 @@ from energylens.predictor.fitted.features import (
     measured_parallelism,
     nearest,
     run_features,
+    same_load,
     storage_key,
 )
 from energylens.predictor.fitted.profiles import EngineProfile
@@ -89,9 +90,9 @@ def evidence(
     layout = str(features.keys["layout"][0])
     stem = layout.rpartition("/")[0]
     labels = sorted({label for label in training.members["layout"] if label.rpartition("/")[0] == stem})
-    same = training.members["load"].get(str(features.keys["load"][0]))
+    same = same_load(training, str(features.keys["load"][0]), str(features.keys["lengths"][0]))
     loads = None
-    if same is not None:
+    if same.any():
         batches = training.log_batch[same]
         loads = (exp(float(batches.min())), exp(float(batches.max())))
     return Evidence(

@@ -39,6 +39,11 @@ def load_key(workload: Workload) -> str:
     return load_kind(workload.input_tokens, workload.output_tokens)
 
 
+def lengths_key(workload: Workload) -> str:
+    """Return the mean tokens of a prompt and of an output as one label, such as ``300/400``."""
+    return f"{max(workload.input_tokens, 1.0):.6g}/{max(workload.output_tokens, 1.0):.6g}"
+
+
 _MOST_EXPERT_GPUS = 99
 """Layouts over more GPUs of experts count as one: no run has so many."""
 _DEGREES, _MOST_RANKS = 2048, 2**20
@@ -113,6 +118,7 @@ def run_features(
         "gpu": np.char.add(same(gpu.name + engine), ranks),
         "size": np.char.add(np.char.add(single, engine), ranks),
         "experts": np.char.add(np.where(layouts.expert_parallel > 1, f"split{engine}", f"whole{engine}"), ranks),
+        "lengths": same(lengths_key(workload)),
         "kind": np.char.add(same(load + engine), ranks),
     }
     return RunFeatures(keys, np.log(np.maximum(concurrency, 1.0)), inverse.reshape(-1))
@@ -144,16 +150,21 @@ def _has(training: RunFeatures, runs: RunFeatures, key: str) -> BoolArray:
 NEAREST = ("layout", "model", "engine", "nothing")
 """Kinds of nearest measurement, nearest first; the codes of :func:`nearest` are indices into this tuple.
 
-``layout``: this model in this layout on this product under this engine, with similar prompts, outputs and numbers of
-sequences. ``model``: this model under this engine, and this product with models of its kind and storage. ``engine``:
-the engine on this product, and either models of the kind and storage or the model itself, on any product under the
-engine or under other versions of it. ``nothing``: less than that, or a split that nobody measured.
+``layout``: this model in this layout on this product under this engine, with similar prompts and outputs
+(:func:`same_load`) and numbers of sequences. ``model``: this model under this engine, and this product with models of
+its kind and storage. ``engine``: the engine on this product, and either models of the kind and storage or the model
+itself, on any product under the engine or under other versions of it. ``nothing``: less than that, or a split that
+nobody measured.
 """
 BASE_ENGINE = "vllm"
 """Engine whose constants the factors of others refer to; its runs have no engine in their keys."""
 LAYOUT, MODEL, ENGINE, NOTHING = range(4)
 LOAD_REACH = 2.0
 """Factor on the fewest and the most measured sequences of a layout within which its loads count as known."""
+LENGTH_REACH = 2.0
+"""Factor between mean prompts, and between mean outputs, within which loads of one kind are similar. Without this
+factor, prompts of 20 tokens counted as similar to prompts of 150: half of these runs were outside of their 80 %
+intervals."""
 
 
 def nearest(training: RunFeatures, runs: RunFeatures, *, here_only: bool = False) -> IntArray:
@@ -171,15 +182,31 @@ def nearest(training: RunFeatures, runs: RunFeatures, *, here_only: bool = False
     found = np.where(related & (here | elsewhere), ENGINE, NOTHING)
     found[related & model & here] = MODEL
     reach = np.log(LOAD_REACH)
-    loads = runs.keys["load"].tolist()
-    for label in dict.fromkeys(loads):
-        same = training.members["load"].get(label)
-        if same is None:
+    named = list(zip(runs.keys["load"].tolist(), runs.keys["lengths"].tolist(), strict=True))
+    for load, lengths in dict.fromkeys(named):
+        same = same_load(training, load, lengths)
+        if not same.any():
             continue
         batches = training.log_batch[same]
         near = (runs.log_batch >= batches.min() - reach) & (runs.log_batch <= batches.max() + reach)
-        found[related & near & runs.each(runs.keys["load"] == label)] = LAYOUT
+        alike = (runs.keys["load"] == load) & (runs.keys["lengths"] == lengths)
+        found[related & near & runs.each(alike)] = LAYOUT
     return found
+
+
+def same_load(training: RunFeatures, load: str, lengths: str) -> BoolArray:
+    """Return which runs are of a layout and kind of load, with prompts and outputs of similar lengths, shape (m,).
+
+    Args:
+        training: The m measured runs.
+        load: The key ``load`` of a candidate.
+        lengths: Its key ``lengths``.
+    """
+    same = training.members["load"].get(load)
+    if same is None:
+        return np.zeros(training.log_batch.shape, dtype=np.bool_)
+    own = np.log(np.array(lengths.split("/"), dtype=np.float64))
+    return np.asarray(same & (np.abs(training.lengths - own) <= np.log(LENGTH_REACH) + 1e-9).all(axis=1))
 
 
 def kind_known(training: RunFeatures, runs: RunFeatures) -> BoolArray:

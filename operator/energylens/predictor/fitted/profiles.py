@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
+from math import inf
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.memory import FULL_CACHE
 from energylens.predictor.step.latency import Overlap
 from energylens.predictor.step.lockstep import APART, Lockstep
+from energylens.predictor.step.work import graph_tokens
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts
 from energylens.records import dataclass
 
@@ -74,7 +76,8 @@ class EngineProfile:
 
     def lockstep_of(self, gpu: GpuSpec, layouts: Layouts, model: ModelSpec) -> Lockstep:
         """Return how the ranks of candidates step together."""
-        return replace(self.lockstep, chunk=self.step_limits(gpu, layouts, model))
+        graphs = graph_tokens(layouts) if self.lockstep.graphed else inf
+        return replace(self.lockstep, chunk=self.step_limits(gpu, layouts, model), graphs=graphs)
 
     @property
     def divides_itl(self) -> bool:

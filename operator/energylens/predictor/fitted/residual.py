@@ -60,6 +60,13 @@ class RunFeatures:
         return RunFeatures(keys, self.log_batch[index], inverse.reshape(-1))
 
     @cached_property
+    def lengths(self) -> FloatArray:
+        """Logarithms of the mean tokens of a prompt and of an output of each run, shape (n, 2)."""
+        pairs = [label.split("/") for label in self.keys["lengths"].tolist()]
+        logs = np.log(np.array(pairs, dtype=np.float64).reshape(len(pairs), 2))
+        return logs if self.rows is None else logs[self.rows]
+
+    @cached_property
     def memo(self) -> dict[str, frozenset[str]]:
         """Cache of label sets that are derived from the keys, because every call queries the training runs."""
         return {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from energylens.predictor.load.mixture import normal_quantiles
+from energylens.predictor.load.step_law import normal_share
 from energylens.predictor.step.lockstep import Lockstep
 from energylens.predictor.types import FloatArray
 from energylens.records import dataclass
@@ -27,11 +28,11 @@ class RankPrompts:
     starts: FloatArray
     """Mean starts per step of a Poisson process whose steps with starts match the steps in which any rank prefills."""
     tokens: FloatArray
-    """Prompt tokens in such a step on each rank with prompts; with padding, on the rank that has most."""
+    """Prompt tokens in such a step on each rank with prompts; on an engine with padding, on the rank that has most."""
     everywhere: FloatArray
     """Prompt tokens of all ranks together."""
     padding: FloatArray
-    """Rows that pad ranks to the rank with the most prompt tokens, on all of them together."""
+    """Rows that pad ranks to the rank with the most prompt tokens, on all of them together, in the mean step."""
 
 
 def rank_prompts(
@@ -68,23 +69,47 @@ def rank_prompts(
     tokens = everywhere / holding
     if not lockstep.padded:
         return RankPrompts(starts, tokens, everywhere, np.zeros_like(tokens))
-    most = _most_tokens(rate, busy, ranks, tokens, room, variation)
-    return RankPrompts(starts, most, everywhere, np.maximum(ranks * most - everywhere, 0.0))
-
-
-def _most_tokens(
-    rate: FloatArray, busy: FloatArray, ranks: FloatArray, tokens: FloatArray, room: FloatArray, variation: float
-) -> FloatArray:
-    """Return the mean prompt tokens on the rank that has most of them, of steps in which any rank has some, (n,).
-
-    The tokens of a rank with prompts are a Poisson number of prompts, which the room of a step bounds; their sum is
-    taken as log-normal. The largest of independent ranks exceeds t with probability 1 - P(one rank is below t)^ranks.
-    """
     count = np.maximum(rate / busy, 1.0)
     square = np.maximum((variation + 1.0 + rate - count) / count, 0.0)
-    deviation = np.sqrt(np.log1p(square))
-    none = (1.0 - busy) ** ranks
-    level = (_LEVELS[:, None] * (1.0 - none) + none) ** (1.0 / ranks)
-    quantile = normal_quantiles((level - (1.0 - busy)) / busy)
-    mean = tokens * np.exp(deviation * quantile - deviation**2 / 2.0)
-    return np.asarray(np.clip(_WEIGHTS @ np.minimum(mean, room), tokens, None))
+    longest = _Longest(busy, ranks, tokens, np.sqrt(np.log1p(square)), room)
+    most = longest.mean()
+    padded = longest.share_below(np.maximum(lockstep.graphs - decoding, 0.0) * chunks) if lockstep.graphed else 1.0
+    return RankPrompts(starts, most, everywhere, padded * np.maximum(ranks * most - everywhere, 0.0))
+
+
+@dataclass(frozen=True)
+class _Longest:
+    """Prompt tokens on the rank with most of them, in steps in which any rank has some; arrays of shape (n,).
+
+    The tokens of a rank with prompts are a Poisson number of prompts, which the room of a step bounds; their sum is
+    taken as log-normal. The largest of independent ranks is below t with probability P(one rank is below t)^ranks.
+    """
+
+    busy: FloatArray
+    """Share of the steps in which a rank has prompts."""
+    ranks: FloatArray
+    tokens: FloatArray
+    """Mean tokens of a rank with prompts."""
+    deviation: FloatArray
+    """Standard deviation of the logarithm of these tokens."""
+    room: FloatArray
+
+    def mean(self) -> FloatArray:
+        """Return the mean, shape (n,)."""
+        return np.asarray(np.clip(_WEIGHTS @ self._quantiles(_LEVELS[:, None]), self.tokens, None))
+
+    def share_below(self, tokens: FloatArray) -> FloatArray:
+        """Return the share of all such tokens that belongs to steps whose longest rank has at most ``tokens``."""
+        with np.errstate(divide="ignore"):
+            z = (np.log(tokens / self.tokens) + self.deviation**2 / 2.0) / np.maximum(self.deviation, 1e-9)
+        none = (1.0 - self.busy) ** self.ranks
+        below = (1.0 - self.busy + self.busy * normal_share(np.clip(z, -9.0, 9.0))) ** self.ranks
+        steps = np.where(tokens >= self.room, 1.0, np.clip((below - none) / (1.0 - none), 0.0, 1.0))
+        part = steps * (_WEIGHTS @ self._quantiles(_LEVELS[:, None] * steps))
+        return np.asarray(part / (_WEIGHTS @ self._quantiles(_LEVELS[:, None])))
+
+    def _quantiles(self, levels: FloatArray) -> FloatArray:
+        none = (1.0 - self.busy) ** self.ranks
+        level = (levels * (1.0 - none) + none) ** (1.0 / self.ranks)
+        quantile = normal_quantiles((level - (1.0 - self.busy)) / self.busy)
+        return np.minimum(self.tokens * np.exp(self.deviation * quantile - self.deviation**2 / 2.0), self.room)

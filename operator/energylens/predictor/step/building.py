@@ -27,7 +27,6 @@ from energylens.predictor.step.moe import ExpertLoad, evenly_hit, expert_load, e
 from energylens.predictor.step.moe_tables import ExpertLayer, MoeTables, expert_ratio, roofline_seconds
 from energylens.predictor.step.routing import routing_skew
 from energylens.predictor.step.work import (
-    LARGEST_GRAPH,
     ClassLoad,
     LayerCounts,
     StepLoad,
@@ -107,7 +106,7 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
         sequences=tokens.sequences,
         logit_rows=None if load.queries == 1.0 else tokens.head,
         gpus=layouts.gpus.astype(np.float64),
-        graph_tokens=np.minimum(graph_tokens(layouts) * load.queries, LARGEST_GRAPH),
+        graph_tokens=graph_tokens(layouts, load.queries),
         sampled_vocab=float(model.vocab),
         sorts=0.0 if load.greedy or model.family in SORT_FREE_FAMILIES else 1.0,
     )

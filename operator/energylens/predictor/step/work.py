@@ -16,12 +16,20 @@ from energylens.predictor.types import FloatArray, IntArray, Layouts
 from energylens.records import dataclass
 
 LARGEST_GRAPH = 512.0
-"""Tokens of the largest step for which vLLM captures a CUDA graph."""
+"""Tokens of the largest step for which vLLM captures a CUDA graph unless an argument says so."""
 
 
-def graph_tokens(layouts: Layouts) -> FloatArray:
-    """Return the tokens of the largest step for which vLLM captures a CUDA graph: twice ``max_num_seqs``, bounded."""
-    return np.asarray(np.minimum(2.0 * layouts.max_batch_size, LARGEST_GRAPH))
+def graph_tokens(layouts: Layouts, queries: float = 1.0) -> FloatArray:
+    """Return the tokens of the largest step for which vLLM captures a CUDA graph, shape (n,).
+
+    Where the layouts state none, these are twice ``max_num_seqs``, bounded.
+
+    Args:
+        layouts: Candidates, shape (n,).
+        queries: Tokens that are computed for each running sequence.
+    """
+    default = np.minimum(2.0 * queries * layouts.max_batch_size, LARGEST_GRAPH)
+    return np.where(layouts.graph_tokens > 0, layouts.graph_tokens, default)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ Row = tuple[str, str, str, str, str, float]
 """Architecture with engine, product, kind with engine, layout, split, sequences."""
 
 
-def features(*rows: Row, load: str = "chat") -> RunFeatures:
+def features(*rows: Row, load: str = "chat", lengths: str = "300/400") -> RunFeatures:
     architecture, product, kind, _, split, batch = (np.array(column) for column in zip(*rows, strict=True))
     keys = {
         "architecture": architecture,
@@ -20,6 +20,7 @@ def features(*rows: Row, load: str = "chat") -> RunFeatures:
         "layout": np.array(["/".join(row[:4]) for row in rows]),
         "load": np.array([f"{'/'.join(row[:4])}/{load}" for row in rows]),
         "parallel": split,
+        "lengths": np.full(len(rows), lengths),
     }
     return RunFeatures(keys, np.log(batch.astype(np.float64)))
 
@@ -56,6 +57,32 @@ def test_the_nearest_that_was_measured_is_found(candidate: Row, wanted: str) -> 
 def test_other_prompts_in_a_known_layout_are_only_near_to_the_model() -> None:
     candidate: Row = ("qwen@vllm>=0.14", "H100", "moe-fp8@vllm>=0.14", "tp4", "plain", 8.0)
     assert NEAREST[nearest(TRAINING, features(candidate, load="longest-prompt"))[0]] == "model"
+
+
+@pytest.mark.parametrize(
+    ("lengths", "wanted"),
+    [
+        ("600/400", "layout"),
+        ("601/400", "model"),
+        ("150/200", "layout"),
+        ("149/400", "model"),
+        ("300/800", "layout"),
+        ("300/801", "model"),
+    ],
+)
+def test_prompts_and_outputs_of_twice_the_length_are_similar_and_longer_ones_are_not(lengths: str, wanted: str) -> None:
+    candidate: Row = ("qwen@vllm>=0.14", "H100", "moe-fp8@vllm>=0.14", "tp4", "plain", 8.0)
+    assert NEAREST[nearest(TRAINING, features(candidate, lengths=lengths))[0]] == wanted
+
+
+def test_only_runs_with_similar_lengths_show_which_loads_are_known() -> None:
+    row = TRAINING.take(np.array([0, 1]))
+    lengths = RunFeatures({**row.keys, "lengths": np.array(["300/400", "20/400"])}, row.log_batch)
+    candidates = features(
+        ("qwen@vllm>=0.14", "H100", "moe-fp8@vllm>=0.14", "tp4", "plain", 10.0),
+        ("qwen@vllm>=0.14", "H100", "moe-fp8@vllm>=0.14", "tp4", "plain", 64.0),
+    )
+    assert [NEAREST[code] for code in nearest(lengths, candidates)] == ["layout", "model"]
 
 
 def test_what_one_candidate_is_near_to_does_not_depend_on_others() -> None:

@@ -126,3 +126,26 @@ def test_arrivals_of_long_prompts_wait_as_long_as_a_single_one_at_low_load() -> 
     alone = predictor.at_concurrency(MODEL, GPU, ranks, long, np.array([1.0])).ttft_p50_ms[0]
     arriving = predictor.at_rate(MODEL, GPU, ranks, long, np.array([1e-3])).ttft_p50_ms[0]
     assert arriving == pytest.approx(alone, rel=0.25)
+
+
+@pytest.mark.parametrize(("version", "graphs"), [("0.11.1", np.inf), ("0.25.1", 512.0)])
+def test_vllm_pads_only_steps_with_a_cuda_graph_in_recent_versions(version: str, graphs: float) -> None:
+    lockstep = select_profile(load_profiles(), "vllm", version).lockstep_of(GPU, layouts(1, 8, 8), MODEL)
+    assert lockstep.padded
+    np.testing.assert_array_equal(lockstep.graphs, graphs)
+
+
+def test_a_prompt_longer_than_the_largest_graph_pads_no_rank() -> None:
+    profile = select_profile(load_profiles(), "vllm", "0.25.1")
+    running = np.array([64.0])
+
+    def padding(prompt: float, graphs: int) -> float:
+        ranks = replace(layouts(1, 8, 8), graph_tokens=np.array([graphs]), max_batched_tokens=np.array([4096]))
+        lockstep = profile.lockstep_of(GPU, ranks, MODEL)
+        load = Workload(prompt, 1000, prompt_variation=0.0)
+        _, mixed, _ = phase_work(MODEL, GPU, ranks, load, running, COEFFICIENTS, lockstep=lockstep)
+        return float(mixed.padded_flops.sum())
+
+    assert padding(3000.0, 0) == padding(8000.0, 2048) == 0.0
+    assert padding(300.0, 0) > 0.0
+    assert padding(3000.0, 4096) > padding(300.0, 4096)

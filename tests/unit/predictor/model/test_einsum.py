@@ -144,7 +144,12 @@ def test_one_chunked_layer_keeps_all_attention_out_of_cuda_graphs() -> None:
 def test_cuda_graphs_hold_twice_the_batch_and_no_more_than_the_largest_graph() -> None:
     work = step(models.dense(), layouts((1, 1, 1, 1), batch=8), 8, 10)
     assert work.graph_tokens[0] == 16
-    assert step(models.dense(), layouts((1, 1, 1, 1), batch=1024), 8, 10).graph_tokens[0] == 512
+    many = layouts((1, 1, 1, 1), batch=1024)
+    assert step(models.dense(), many, 8, 10).graph_tokens[0] == 512
+    # An argument decides, whatever the batch.
+    for given in (16, 2048):
+        stated = replace(many, graph_tokens=np.array([given]))
+        assert step(models.dense(), stated, 8, 10).graph_tokens[0] == given
 
 
 def test_deepseek_s_experts_are_not_aligned_and_take_no_table_on_blackwell() -> None:
