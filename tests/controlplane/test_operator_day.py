@@ -283,6 +283,21 @@ def _job_of_the_cleanest_hours(day: Day, limit: int) -> None:
     assert planned["savingPercent"] > 50
     assert ("Deployment", "nightly") not in team.children("nightly")
 
+    # A second job on the same watts gets another part of the clean hour.
+    watts = team.status("nightly")["plan"]["predicted"]["powerWatts"]
+    for name in ("nightly", "second"):
+        labels = {"metadata": {"name": name, "labels": {"batch": "yes"}}}
+        asked = {"spec": {**spec, "workload": workload, "planning": planning}}
+        kind = {"apiVersion": "energylens.dev/v1alpha1", "kind": "LLMDeployment"}
+        if name == "second":
+            only = {"powerWatts": watts * 3 // 2, "action": "Deny", "selector": {"matchLabels": {"batch": "yes"}}}
+            team.kubectl.apply({**budget, "metadata": {"name": "batch"}, "spec": only})
+        team.kubectl.apply({**kind, **labels, **asked})
+    eventually(lambda: team.condition("Ready", "second")["reason"] == "StartScheduled" or None, SECONDS)
+    second = team.status("second")["jobStart"]
+    assert second["reason"] == "BestHours"
+    assert second["startTime"] >= planned["endTime"] or second["endTime"] <= planned["startTime"]
+
     day.to(begin)
     team.ready("nightly")
     started = team.status("nightly")["jobStart"]

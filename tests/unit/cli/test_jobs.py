@@ -11,7 +11,7 @@ from tests.unit.decide.observations import deployment, plan
 
 from energylens.api.llmdeployment import PlannedJob
 from energylens.cli.inputs.rates import NO_RATES, Rates
-from energylens.cli.text.job import duration, job_cost_lines, job_cost_object, job_text
+from energylens.cli.text.job import duration, job_cost_lines, job_cost_object, job_start_lines, job_text
 from energylens.cli.text.status import facts
 
 JOB = PlannedJob(completion_seconds=7500, energy_watt_hours=12_345)
@@ -104,3 +104,18 @@ def test_the_status_of_a_job_that_waits_has_its_start_and_its_end() -> None:
     stopped = dict(facts(deployment({**adopted, "jobStart": suspended}, workload=load)))
     assert stopped["job"].startswith("ends 2 h 5 min after the pods are created")
     assert "start" not in dict(facts(deployment(adopted, workload=load)))
+
+
+def test_a_job_that_starts_at_once_has_its_end_and_no_reason_of_its_start() -> None:
+    start = {"state": "Started", "startTime": "2026-03-02T22:00:00Z", "reason": "AtOnce", "message": "as soon as"}
+    load = {"inputTokens": 1, "outputTokens": 1, "job": {"requests": 9, "completeWithinSeconds": 9000}}
+    held = plan(job=JOB).model_dump(mode="json", by_alias=True)
+    shown = dict(facts(deployment({"plan": held, "jobStart": start}, workload=load)))
+    assert shown["job"].startswith("ends at about 2026-03-03 00:05 UTC")
+    assert "start" not in shown
+    assert job_start_lines({"jobStart": start}) == []
+    refused = {"state": "Waiting", "reason": "BudgetExceeded", "message": "does not start: no room"}
+    assert job_start_lines({"jobStart": refused}) == ["start       does not start: no room (BudgetExceeded)"]
+    shown = dict(facts(deployment({"plan": held, "jobStart": refused}, workload=load)))
+    assert shown["start"] == "does not start: no room (BudgetExceeded)"
+    assert shown["job"].startswith("ends 2 h 5 min after the pods are created")

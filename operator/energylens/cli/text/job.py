@@ -10,6 +10,7 @@ from energylens.api.llmdeployment import PlannedJob
 from energylens.api.words import counted
 from energylens.cli.inputs.rates import Rates
 from energylens.cli.text.money import energy_text, grid_object
+from energylens.decide.deployment.pods.job_start import AT_ONCE
 
 
 def job_text(job: PlannedJob, started: str | None = None) -> str:
@@ -33,7 +34,10 @@ def job_start_lines(status: Mapping[str, Any]) -> list[str]:
         status: The status of an LLMDeployment.
     """
     start = status.get("jobStart")
-    return [] if start is None else [f"start       {start['message']} ({start['reason']})"]
+    # A job without a choice starts as soon as there is a plan.
+    if start is None or start["reason"] == AT_ONCE:
+        return []
+    return [f"start       {start['message']} ({start['reason']})"]
 
 
 def job_cost_lines(rates: Rates, job: PlannedJob, gpus: int, of: str = "") -> list[str]:

@@ -26,6 +26,7 @@ from energylens.cli.text.own_budget import own_budget_lines
 from energylens.cli.text.shapes import shapes_text
 from energylens.cli.text.tables import cache_text, columns, confidence_text, correction_text, joules, plan_with_hash
 from energylens.cli.text.week import peak_of, week_lines
+from energylens.decide.deployment.pods.job_start import AT_ONCE
 from energylens.decide.deployment.reports.revisions import saved_watts
 
 _UNKNOWN = "-"
@@ -125,7 +126,8 @@ def facts(deployment: LLMDeployment) -> list[tuple[str, str]]:
         start = status.job_start
         begin = status.plan_adoption_time if start is None else start.start_time
         found.append(("job", job_text(status.plan.job, begin)))
-        found += [("start", f"{start.message} ({start.reason})")] if start is not None else []
+        has_choice = start is not None and start.reason != AT_ONCE
+        found += [("start", f"{start.message} ({start.reason})")] if start is not None and has_choice else []
     return [*found, *_about(status.plan)]
 
 
