@@ -33,6 +33,7 @@ from energylens.planner.search.job_room import admits
 from energylens.planner.search.problem import kept_candidates
 from energylens.planner.search.reach import inventory_within, is_tried, places_within
 from energylens.planner.shelf import Shelf
+from energylens.planner.surplus import under
 from energylens.planner.types import ClusterSnapshot, Feasible, GpuNode, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor
 from energylens.predictor.model.architecture import ModelSpec
@@ -180,7 +181,7 @@ class Answers:
             return question.planned(allowance)
         if not admits(allowance, answer.plan, spec):
             return self._within(asked, allowance)
-        return _under(answer, allowance)
+        return under(answer, allowance)
 
     def search(self, asked: _Asked) -> None:
         """Keep the answer to a question, which for a while does not depend on how often the question is asked."""
@@ -383,27 +384,3 @@ class _Asked:
 def _hash(question: Question, served: ModelSpec, nodes: tuple[GpuNode, ...], most: int | None) -> str:
     spec, version = question.deployment.spec, question.predictor.version
     return inputs_hash(spec, served, nodes, question.gpus, version, None, question.corrections, most)
-
-
-def _under(answer: Feasible, allowance: PowerAllowance) -> Feasible:
-    """Return an answer that a budget does not restrict, and mark the alternatives that would break the budget."""
-    plan, table = answer.plan, answer.table
-
-    def why(watts: int, reason: str) -> str:
-        text = f"{watts} W > {allowance.watts:.0f} W ({allowance.field})"
-        # If the budget is the only rule that the alternative breaks, its higher cost need not be repeated.
-        return text if reason.startswith(("uses ", "draws ")) else f"{reason}; {text}"
-
-    alternatives = tuple(
-        each.model_copy(update={"reason": why(each.power_watts, each.reason)})
-        if each.power_watts > allowance.watts
-        else each
-        for each in plan.alternatives
-    )
-    rows = tuple(
-        {**row, "reason": why(watts, str(row["reason"]))}
-        if isinstance(watts := row["powerWatts"], int) and watts > allowance.watts
-        else row
-        for row in table
-    )
-    return replace(answer, plan=plan.model_copy(update={"alternatives": alternatives}), table=rows)
