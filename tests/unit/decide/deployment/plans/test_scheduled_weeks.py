@@ -169,6 +169,20 @@ def test_replicas_that_stay_keep_the_time_since_which_they_start() -> None:
     assert (replicas(later), schedule_of(later).starting_since) == (4, "2026-03-02T07:58:00Z")
 
 
+def test_a_measured_start_outlasts_another_schedule_of_the_same_layout() -> None:
+    known = status_of(first(), startSeconds=300, startingSince="2026-03-01T11:59:00Z")
+    found = scheduled(weekly(known, busy="55"), {})
+    assert (found.decision, replicas(found)) == ("NewSchedule", 1)
+    assert (schedule_of(found).start_seconds, schedule_of(found).starting_since) == (300, "2026-03-01T11:59:00Z")
+
+
+def test_the_mean_gpus_of_a_week_are_those_of_all_pods_of_its_replicas() -> None:
+    week = week_of(first())
+    pairs = week.plan.model_copy(update={"gpus": 2 * week.plan.replicas})
+    # 50 hours with 4 replicas and 118 with one are 1.9 replicas.
+    assert _mean(replace(week, plan=pairs)).gpus == 4
+
+
 def test_the_start_of_another_layout_is_not_that_of_the_one_before() -> None:
     asked = {"overrides": {"tensorParallel": 1, "maxBatchSize": 64}}
     measured = {"plan": small(), "schedule": status_of(first(), startSeconds=7)["schedule"]}
