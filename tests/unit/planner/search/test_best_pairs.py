@@ -180,6 +180,21 @@ def test_pairs_with_as_few_gpus_share_them_so_that_energy_is_least(
     assert not _holds(pairs("MinimizeGPUs", hardware={"maxGPUs": gpus - 1}, **asked))
 
 
+def test_a_faster_prefill_with_little_more_energy_is_not_dominated(pairs: Pairs) -> None:
+    """Four GPUs for the prompts let slower decode replicas meet the TTFT, which takes less energy together."""
+    found = feasible(pairs(slo={"ttftMilliseconds": 45}, pools=((H100, 8, 1),)))
+    assert (sizes(found), found.best.gpus) == ((4, 1), 6)
+
+
+def test_an_objective_that_is_just_met_is_not_named_beside_a_broken_one(pairs: Pairs) -> None:
+    two = {"hardware": {"maxGPUs": 2}}
+    limit = math.ceil(feasible(pairs(**two)).best.ttft_upper_ms)
+    broken = pairs(slo={"ttftMilliseconds": limit, "itlMilliseconds": 1}, **two)
+    assert broken is not None
+    ((_, (said,)),) = broken.pairs
+    assert said.startswith("ITL P95 ")
+
+
 def test_pods_of_both_roles_need_places_at_once(pairs: Pairs) -> None:
     assert feasible(pairs(pools=((H100, 1, 2),))).best.gpus == 2
     assert feasible(pairs(pools=((H100, 2, 1),))).best.gpus == 2
