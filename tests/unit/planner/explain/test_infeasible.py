@@ -9,8 +9,9 @@ import pytest
 from tests.unit.planner.conftest import H100, H200, L40S
 
 from energylens.api.llmdeployment import LLMDeployment
+from energylens.data import load_gpus, load_model, load_predictor
 from energylens.planner import plan
-from energylens.planner.types import ClusterSnapshot, Infeasible, PowerAllowance
+from energylens.planner.types import BudgetLimit, ClusterSnapshot, EnergyLeft, Infeasible, PowerAllowance
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
 
@@ -32,9 +33,11 @@ def refused(
         pools: tuple[tuple[str, int, int], ...] = ((H100, 8, 1), (H200, 8, 1), (L40S, 4, 2)),
         used: int = 0,
         watts: float | None = None,
+        allowance: PowerAllowance | None = None,
         **parts: Any,
     ) -> Infeasible:
-        allowance = None if watts is None else PowerAllowance(watts, "EnergyBudget team/cap")
+        if watts is not None:
+            allowance = PowerAllowance(watts, "EnergyBudget team/cap")
         asked = make_deployment(models["70b"].name, **parts)
         found = plan(asked, models["70b"], make_snapshot(*pools, used=used), gpus, predictor, allowance=allowance)
         assert isinstance(found, Infeasible), found
@@ -188,3 +191,35 @@ def test_the_message_names_field_value_and_the_nearest_that_works(
 ) -> None:
     found = refused(**asked)
     assert (found.reason, found.message) == (reason, message)
+
+
+def test_a_limit_of_energy_names_the_energy_that_works(refused: Refused) -> None:
+    """The message has the watts that follow from the limit, which no field sets."""
+    limit = BudgetLimit("spec.energyWattHours", 360_000, EnergyLeft(0.0, 720.0, 720.0))
+    found = refused(allowance=PowerAllowance(500.0, "EnergyBudget team/cap", limit=limit))
+    assert found.message == (
+        "EnergyBudget team/cap=500 W (of spec.energyWattHours=360000 Wh) leaves too little power: the lowest predicted "
+        "power is 683 W (1 x NVIDIA-H200 TP2, max batch 32), 183 W too much; no plan fits; would work: "
+        "EnergyBudget team/cap: spec.energyWattHours=491760 (at 0.854 J per output token), or "
+        "spec.workload.requestsPerSecond=102m (at 12.2 J per output token)"
+    )
+
+
+def test_an_own_limit_of_energy_is_named_with_the_energy_that_works(refused: Refused) -> None:
+    field = "spec.energy.budget.energyWattHours"
+    limit = BudgetLimit("", 360_000, EnergyLeft(0.0, 720.0, 720.0))
+    found = refused(allowance=PowerAllowance(500.0, field, limit=limit))
+    assert found.message.startswith(f"{field}=360000 (500 W) leaves too little power: ")
+    assert f"; would work: {field}=491760 (at " in found.message
+
+
+def test_a_smaller_plan_that_cannot_carry_the_load_has_no_latencies_to_name(
+    make_deployment: Callable[..., LLMDeployment], make_snapshot: Callable[..., ClusterSnapshot]
+) -> None:
+    name, slo = "meta-llama/Llama-3.1-8B-Instruct", {"ttftMilliseconds": 4000}
+    asked = make_deployment(name, workload=LOAD | {"requestsPerSecond": "60"}, slo=slo)
+    allowance, snapshot = PowerAllowance(700.0, "EnergyBudget team/cap"), make_snapshot((H100, 8, 1))
+    found = plan(asked, load_model(name), snapshot, load_gpus(), load_predictor(), allowance=allowance)
+    assert isinstance(found, Infeasible)
+    fits = found.message.partition("; a smaller plan that fits: ")[2].partition("; would")[0]
+    assert fits.endswith(" W, but the replicas cannot keep up with 60 requests per second")

@@ -334,9 +334,14 @@ def test_a_change_that_is_said_to_win_does_and_no_nearer_one_would(
     assert (answer.verdict == "Chosen") == chosen_is(make_problem(**spec), choice)
     for one in answer.winning:
         (*_, change) = one.changes
-        if change.field == "free GPUs" or not one.wins:
+        if change.field == "free GPUs" or (len(one.changes) > 1 and not one.wins):
             continue
         allowed = changed(spec, one)
+        there = why_not(make_problem(**allowed), choice).asked
+        assert there is not None
+        assert one.joules_per_output_token == float(there.rows.joules_per_output_token[there.index])
+        if not one.wins:
+            continue
         assert chosen_is(make_problem(**allowed), choice), one
         name = change.field.rpartition(".")[2]
         if len(one.changes) > 1 or name not in STEP or change.value == "not set":
