@@ -14,7 +14,7 @@ from energylens.predictor.fitted.features import (
     measured_parallelism,
     nearest,
     run_features,
-    same_load,
+    similar_lengths,
     storage_key,
 )
 from energylens.predictor.fitted.profiles import EngineProfile
@@ -90,9 +90,11 @@ def evidence(
     layout = str(features.keys["layout"][0])
     stem = layout.rpartition("/")[0]
     labels = sorted({label for label in training.members["layout"] if label.rpartition("/")[0] == stem})
-    same = same_load(training, str(features.keys["load"][0]), str(features.keys["lengths"][0]))
+    same = training.members["load"].get(str(features.keys["load"][0]))
+    if same is not None:
+        same = same & similar_lengths(training, str(features.keys["lengths"][0]))
     loads = None
-    if same.any():
+    if same is not None and same.any():
         batches = training.log_batch[same]
         loads = (exp(float(batches.min())), exp(float(batches.max())))
     return Evidence(

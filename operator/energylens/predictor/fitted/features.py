@@ -151,10 +151,10 @@ NEAREST = ("layout", "model", "engine", "nothing")
 """Kinds of nearest measurement, nearest first; the codes of :func:`nearest` are indices into this tuple.
 
 ``layout``: this model in this layout on this product under this engine, with similar prompts and outputs
-(:func:`same_load`) and numbers of sequences. ``model``: this model under this engine, and this product with models of
-its kind and storage. ``engine``: the engine on this product, and either models of the kind and storage or the model
-itself, on any product under the engine or under other versions of it. ``nothing``: less than that, or a split that
-nobody measured.
+(:func:`similar_lengths`) and numbers of sequences. ``model``: this model under this engine, and this product with
+models of its kind and storage. ``engine``: the engine on this product, and either models of the kind and storage or the
+model itself, on any product under the engine or under other versions of it. ``nothing``: less than that, or a split
+that nobody measured.
 """
 BASE_ENGINE = "vllm"
 """Engine whose constants the factors of others refer to; its runs have no engine in their keys."""
@@ -182,31 +182,27 @@ def nearest(training: RunFeatures, runs: RunFeatures, *, here_only: bool = False
     found = np.where(related & (here | elsewhere), ENGINE, NOTHING)
     found[related & model & here] = MODEL
     reach = np.log(LOAD_REACH)
-    named = list(zip(runs.keys["load"].tolist(), runs.keys["lengths"].tolist(), strict=True))
-    for load, lengths in dict.fromkeys(named):
-        same = same_load(training, load, lengths)
-        if not same.any():
-            continue
-        batches = training.log_batch[same]
-        near = (runs.log_batch >= batches.min() - reach) & (runs.log_batch <= batches.max() + reach)
-        alike = (runs.keys["load"] == load) & (runs.keys["lengths"] == lengths)
-        found[related & near & runs.each(alike)] = LAYOUT
+    for lengths in dict.fromkeys(runs.keys["lengths"].tolist()):
+        similar, own = similar_lengths(training, lengths), runs.keys["lengths"] == lengths
+        for load in dict.fromkeys(runs.keys["load"][own].tolist()):
+            known = training.members["load"].get(load)
+            if known is None or not (known & similar).any():
+                continue
+            batches = training.log_batch[known & similar]
+            near = (runs.log_batch >= batches.min() - reach) & (runs.log_batch <= batches.max() + reach)
+            found[related & near & runs.each(own & (runs.keys["load"] == load))] = LAYOUT
     return found
 
 
-def same_load(training: RunFeatures, load: str, lengths: str) -> BoolArray:
-    """Return which runs are of a layout and kind of load, with prompts and outputs of similar lengths, shape (m,).
+def similar_lengths(training: RunFeatures, lengths: str) -> BoolArray:
+    """Return which runs have prompts and outputs of similar lengths, shape (m,).
 
     Args:
         training: The m measured runs.
-        load: The key ``load`` of a candidate.
-        lengths: Its key ``lengths``.
+        lengths: The key ``lengths`` of a candidate.
     """
-    same = training.members["load"].get(load)
-    if same is None:
-        return np.zeros(training.log_batch.shape, dtype=np.bool_)
     own = np.log(np.array(lengths.split("/"), dtype=np.float64))
-    return np.asarray(same & (np.abs(training.lengths - own) <= np.log(LENGTH_REACH) + 1e-9).all(axis=1))
+    return np.asarray((np.abs(training.lengths - own) <= np.log(LENGTH_REACH) + 1e-9).all(axis=1))
 
 
 def kind_known(training: RunFeatures, runs: RunFeatures) -> BoolArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from energylens.predictor.load.mixture import normal_quantiles
@@ -94,9 +96,14 @@ class _Longest:
     """Standard deviation of the logarithm of these tokens."""
     room: FloatArray
 
+    @cached_property
+    def plain_mean(self) -> FloatArray:
+        """The mean by quadrature, shape (n,)."""
+        return np.asarray(_WEIGHTS @ self._quantiles(_LEVELS[:, None]))
+
     def mean(self) -> FloatArray:
-        """Return the mean, shape (n,)."""
-        return np.asarray(np.clip(_WEIGHTS @ self._quantiles(_LEVELS[:, None]), self.tokens, None))
+        """Return the mean, at least that of any rank with prompts, shape (n,)."""
+        return np.maximum(self.plain_mean, self.tokens)
 
     def share_below(self, tokens: FloatArray) -> FloatArray:
         """Return the share of all such tokens that belongs to steps whose longest rank has at most ``tokens``."""
@@ -105,8 +112,10 @@ class _Longest:
         none = (1.0 - self.busy) ** self.ranks
         below = (1.0 - self.busy + self.busy * normal_share(np.clip(z, -9.0, 9.0))) ** self.ranks
         steps = np.where(tokens >= self.room, 1.0, np.clip((below - none) / (1.0 - none), 0.0, 1.0))
+        if not steps.any():
+            return steps
         part = steps * (_WEIGHTS @ self._quantiles(_LEVELS[:, None] * steps))
-        return np.asarray(part / (_WEIGHTS @ self._quantiles(_LEVELS[:, None])))
+        return np.asarray(part / self.plain_mean)
 
     def _quantiles(self, levels: FloatArray) -> FloatArray:
         none = (1.0 - self.busy) ** self.ranks
