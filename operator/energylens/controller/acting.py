@@ -161,6 +161,10 @@ class Acting:
                 if started in done:
                     # By now kopf has set its own signal handlers.
                     self._process.stop_on_signals()
+                if any(task.cancelled() for task in done):
+                    # A list that was cut off, because kopf cancels all tasks younger than itself when it stops.
+                    await self._end_of(watching)
+                    done = {watching}
                 for task in done:
                     task.result()
             if not changed.is_set():
@@ -182,6 +186,16 @@ class Acting:
         if not watching.done() and not self._process.stop.is_set():
             # It would cancel the tasks of the next watch.
             raise WatchesEndedError("kopf did not stop")
+
+    async def _end_of(self, watching: asyncio.Task[None]) -> None:
+        """Wait for the end of kopf, whose error explains a cancelled task of ours.
+
+        Raises:
+            WatchesEndedError: kopf does not end, so that something else cancelled the task.
+        """
+        await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
+        if not watching.done() or watching.cancelled():
+            raise WatchesEndedError("a task was cancelled")
 
     def _tasks(
         self, found: WatchableKinds, ready: asyncio.Event, changed: asyncio.Event, all_anew: bool

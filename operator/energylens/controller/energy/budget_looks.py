@@ -50,7 +50,9 @@ class BudgetLooks:
             seconds = max(self._seconds, BUDGET_PAUSES * self._keeper.busy_seconds)
             pause = min(UNSETTLED_SECONDS, seconds) if self._keeper.is_unsettled else seconds
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), pause)
+                # Unlike wait_for, this makes no task, which kopf would cancel when it stops.
+                async with asyncio.timeout(pause):
+                    await self._wanted.wait()
 
     async def _look(self) -> None:
         try:
