@@ -32,7 +32,8 @@ class PlannedJob:
     by_plan: Course
     """The same with the start that the plan assumes, whatever was measured."""
     start: datetime | None
-    """Creation of its pods, or the planned time of it; None: the pods are created as soon as possible."""
+    """Creation of its pods, or the planned time of it; None: the pods are created as soon as possible, or nobody knows
+    when they were."""
     has_begun: bool
     """Whether the pods exist."""
 
@@ -89,4 +90,7 @@ def job_of(spec: Body, status: Body, *, is_waiting: bool) -> PlannedJob | None:
         # A start that nobody has planned yet may be at any time.
         return None
     has_begun = moment is not None and start.get("state") in ("Starting", "Started")
+    if not start and not is_waiting:
+        # Earlier operators stated no start of a job without job.start; its ready pods show that it runs.
+        has_begun = bool((status.get("activeRevision") or {}).get("readyReplicas"))
     return PlannedJob(course, by_plan, moment if is_waiting or has_begun else None, has_begun)

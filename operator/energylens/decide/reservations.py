@@ -36,10 +36,10 @@ class Reservation:
 def reservation(deployment: PlannedDeployment, bound_gpus: int) -> Reservation | None:
     """Return the GPUs of a plan beyond the GPUs of its bound pods; None if there are none.
 
-    A plan that waits for approval, or a plan of mode Advisory, reserves no GPUs.
+    A plan that waits for approval, a plan of mode Advisory, and a job for which budgets have no room reserve no GPUs.
     """
-    plan = deployment.plan
-    if plan is None or deployment.is_suspended or deployment.mode == "Advisory" or deployment.awaits_approval:
+    plan, has_no_pods = deployment.plan, deployment.is_suspended or deployment.is_refused
+    if plan is None or has_no_pods or deployment.mode == "Advisory" or deployment.awaits_approval:
         return None
     missing = plan.gpus - bound_gpus
     if missing <= 0:

@@ -279,6 +279,13 @@ def test_gpus_are_kept_for_pods_that_are_not_bound_yet(
     assert reservation(read(spec, None), bound) is None
 
 
+def test_a_job_that_budgets_refuse_keeps_no_gpus() -> None:
+    spec = {"workload": {"job": {"requests": 1, "completeWithinSeconds": 60}}}
+    refused = read(spec, jobStart={"state": "Waiting", "reason": "BudgetExceeded"})
+    assert reservation(refused, 0) is None
+    assert reservation(read(spec, jobStart={"state": "Waiting", "reason": "BestHours"}), 0) is not None
+
+
 ROLES = {**PLAN, "gpus": 14, "tensorParallel": 2, "pipelineParallel": 1, "dataParallel": 1, "replicas": 1,
          "prefill": {"replicas": 3, "tensorParallel": 4}}  # fmt: skip
 

@@ -252,9 +252,8 @@ class Reconciler:
                 self._look_at_budgets()
             if planning.replica is not None:
                 self._inventory.verify(key, planning.replica)
-            start = planning.job_start
-            if start is not None and start != deployment.status.job_start:
-                self._inventory.start(key, start.model_dump(mode="json", by_alias=True, exclude_none=True))
+            if planning.plan is not None:
+                self._inventory.start(key, planning.job_start, deployment.status.job_start)
             if (planning.adopted or planning.scaled) and planning.plan is not None:
                 plan, schedule = (
                     None if part is None else part.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from energylens.api.llmdeployment import PlanStatus
+from energylens.api.llmdeployment import JobStartStatus, PlanStatus
 from energylens.controller.state.store import Body, Key, Store
 from energylens.data import load_gpus
 from energylens.decide.planned import PlannedDeployment, planned
@@ -79,10 +79,17 @@ class Inventory:
             self._schedules[key] = schedule
         self._store.deployment_changed(key)
 
-    def start(self, key: Key, start: Body) -> None:
-        """Count the planned start of a job until the status contains it: others are planned beside it."""
-        self._starts[key] = start
-        self._store.deployment_changed(key)
+    def start(self, key: Key, start: JobStartStatus | None, stated: JobStartStatus | None) -> None:
+        """Count the planned start of a job until the status contains it: others are planned beside it.
+
+        Args:
+            key: The deployment.
+            start: The planned start; None: as soon as possible, also where the status still says that budgets refuse.
+            stated: The start in the status.
+        """
+        if start != stated:
+            self._starts[key] = {} if start is None else start.model_dump(mode="json", by_alias=True, exclude_none=True)
+            self._store.deployment_changed(key)
 
     def verify(self, key: Key, replica: PlanStatus) -> None:
         """Count the replica that verifies a plan until its workload exists."""
@@ -92,7 +99,7 @@ class Inventory:
     def settle(self, key: Key) -> None:
         """Record that the status of a deployment contains its plan, or that the deployment was deleted."""
         known = [found.pop(key, None) for found in (self._under_way, self._schedules, self._starts, self._verified)]
-        if any(known):
+        if any(part is not None for part in known):
             self._store.deployment_changed(key)
 
     def with_plan(self, key: Key, body: Body) -> Body:

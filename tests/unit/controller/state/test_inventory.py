@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.support.devices import claim, device_class, gpu, resource_slice, taint_rule
 
+from energylens.api.llmdeployment import JobStartStatus
 from energylens.controller.state.inventory import Inventory
 from energylens.controller.state.store import Key, Store
 from energylens.data import load_gpus
@@ -213,3 +214,21 @@ def test_a_summary_that_says_nothing_counts_as_none(summary: str | None) -> None
     store.put_deployment(deployment("a", 1, {}), deleted=False)
     store.put_child("Deployment", workload(summary), deleted=False)
     assert free(Inventory(store)) == 8
+
+
+def test_a_job_for_which_budgets_have_room_again_counts_before_its_status_says_so() -> None:
+    key, store = ("team", "a"), Store()
+    inventory = Inventory(store)
+    refused = JobStartStatus(
+        state="Waiting", latest_start_time="2026-11-28T06:00:00Z", reason="BudgetExceeded", message="no room"
+    )
+    some_plan = {**plan(PRODUCTS[0], 1, 1), "predicted": {"powerWatts": 600}}
+    status = {"plan": some_plan, "jobStart": refused.model_dump(mode="json", by_alias=True, exclude_none=True)}
+    body = deployment("a", 1, status, workload={"job": {"requests": 1, "completeWithinSeconds": 60}})
+    store.put_deployment(body, deleted=False)
+    inventory.start(key, refused, refused)
+    assert planned(inventory.with_plan(key, store.deployments[key])).reserved_watts == 0
+    inventory.start(key, None, refused)
+    assert planned(inventory.with_plan(key, store.deployments[key])).reserved_watts == 600
+    inventory.settle(key)
+    assert planned(inventory.with_plan(key, store.deployments[key])).reserved_watts == 0

@@ -324,6 +324,21 @@ def test_a_suspended_job_that_comes_back_has_no_more_right_than_a_new_one() -> N
     assert allowed(runs, [cap(powerWatts=1000)], [endless("other", 700)]).watts == 600
 
 
+def test_a_job_that_an_earlier_operator_started_keeps_its_plan() -> None:
+    def job(ready: int) -> Body:
+        active = {"planHash": "a" * 16, "readyReplicas": ready, "powerWatts": 600}
+        return a_job("old", timed=False, state=None, activeRevision=active)
+
+    budgets, others = [cap(powerWatts=1000), cap(energyWattHours=100)], [endless("other", 700)]
+    assert allowed(job(1), budgets, others).watts == 600
+    assert room(job(1), budgets, others).fits_at(course(job(1)), np.asarray([int(seconds_of(NOW))])).all()
+    # Its start is not known: it may take all of its energy from now on.
+    assert counted(job(1)).reserved(NOW) == 600
+    # The workload of a suspended job stays without pods.
+    assert allowed(job(0), budgets, others).watts == 300
+    assert not room(job(0), budgets, others).fits_at(course(job(0)), np.asarray([int(seconds_of(NOW))])).any()
+
+
 def test_a_budget_that_cannot_be_checked_grants_what_was_granted() -> None:
     budget = cap(energyWattHours=100_000)
     budget["status"]["conditions"][0] |= {"status": "False", "message": "the exporter is gone"}
