@@ -53,6 +53,7 @@ for _question in _SUPPORT:
     _QUESTIONS.impl(_question, lambda capability: True, "CompositeExplicitAutograd")
 
 import vllm.platforms  # noqa: E402
+import vllm.triton_utils  # noqa: E402
 from vllm.platforms.cuda import CudaPlatformBase  # noqa: E402
 from vllm.platforms.interface import DeviceCapability  # noqa: E402
 
@@ -99,6 +100,17 @@ class StubPlatform(CudaPlatformBase):
 
 
 vllm.platforms._current_platform = StubPlatform()
+
+
+class TritonConfig:
+    """Keeps the settings of a kernel: without a driver vLLM has no Triton, and some modules read them on import."""
+
+    def __init__(self, kwargs: dict[str, Any], num_warps: int = 4, num_stages: int = 3, **others: Any) -> None:
+        self.kwargs, self.num_warps, self.num_stages = kwargs, num_warps, num_stages
+        self.__dict__.update(others)
+
+
+vllm.triton_utils.triton.Config = TritonConfig
 
 from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: E402
 from vllm.entrypoints.cli.serve import ServeSubcommand  # noqa: E402
