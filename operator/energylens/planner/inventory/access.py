@@ -103,7 +103,8 @@ def _way(product: str, nodes: Sequence[GpuNode], owners: Collection[str]) -> _Us
         free[node.access] += max(0, node.allocatable - others) if node.schedulable else 0
     if not any(held.values()):
         way = way_with_most(free)
-        return _Used(way, f"more GPUs of {product} are free for {_WORDS[way]}")
+        most = "at least half of the free" if way == "Resource" else "most of the free"
+        return _Used(way, f"{most} GPUs of {product} are for {_WORDS[way]}")
     now: GpuAccess = "Resource" if held["Resource"] >= held["Claim"] else "Claim"
     here = sum(node.allocatable for node in nodes if now in node.access)
     there = sum(gpus for ways, gpus in free.items() if _OTHER[now] in ways)

@@ -25,6 +25,8 @@ def test_requests_are_used_where_they_give_half_of_the_gpus(by_resource: int, by
     assert [node.name for node in with_one_access(nodes, (CHAT,))] == [used]
     (left,) = of_another_access(nodes, CHAT)
     assert left.name == ({"resource", "claim"} - {used}).pop()
+    part = "at least half" if used == "resource" else "most"
+    assert f"but {part} of the free GPUs of {H100} are for " in left.reason
 
 
 def test_each_product_has_a_way_of_its_own() -> None:
@@ -78,10 +80,10 @@ def node(name: str, way: GpuAccess, gpus: int, **held: int) -> GpuNode:
     ("by_resource", "by_claim", "used", "reason"),
     [
         # GPUs of others are not free, so a second deployment goes where GPUs are.
-        ({"rag": 8}, {}, "claim", "more GPUs of NVIDIA-H100-80GB-HBM3 are free for ResourceClaims"),
-        ({"rag": 5}, {"rag": 4}, "claim", "are free for ResourceClaims"),
-        ({"rag": 4}, {"rag": 4}, "resource", "are free for requests of nvidia.com/gpu"),
-        ({"rag": 8}, {"rag": 8}, "resource", "are free for requests of nvidia.com/gpu"),
+        ({"rag": 8}, {}, "claim", "most of the free GPUs of NVIDIA-H100-80GB-HBM3 are for ResourceClaims"),
+        ({"rag": 5}, {"rag": 4}, "claim", "are for ResourceClaims"),
+        ({"rag": 4}, {"rag": 4}, "resource", "are for requests of nvidia.com/gpu"),
+        ({"rag": 8}, {"rag": 8}, "resource", "are for requests of nvidia.com/gpu"),
         # Pods that run keep their way, however many GPUs the other way has free.
         ({"chat": 1, "rag": 7}, {}, "resource", "the deployment's pods hold GPUs of NVIDIA-H100-80GB-HBM3 by requests"),
         ({}, {"chat": 1, "rag": 7}, "claim", "the deployment's pods hold GPUs of NVIDIA-H100-80GB-HBM3 by Resource"),
