@@ -1,1 +1,1 @@
-"""The only package that imports kopf: it watches, runs passes, and writes status and events."""
+"""The only package that imports kopf: it watches, reconciles, and writes statuses and events."""
