@@ -55,14 +55,17 @@ def _pool(pool: object, where: str, product_label: Callable[[str], str]) -> list
     unknown = sorted(str(key) for key in pool if key not in _FIELDS)
     if unknown:
         raise InventoryError(f"{where}: unknown field {unknown[0]!r}; allowed: {', '.join(_FIELDS)}")
-    name = pool.get("product")
+    for field in ("product", "gpus"):
+        if field not in pool:
+            raise InventoryError(f"{where}: must have {field}; the entry has {', '.join(pool) or 'no field'}")
+    name = pool["product"]
     if not isinstance(name, str) or not name:
         raise InventoryError(f"{where}.product={name!r}: must be a GPU product such as NVIDIA-H100-80GB-HBM3 or H100")
     try:
         product = product_label(name)
     except LookupError as error:
         raise InventoryError(f"{where}.product={name!r}: {error.args[0] if error.args else error}") from error
-    gpus = _whole(pool.get("gpus"), f"{where}.gpus", 1, MOST_GPUS)
+    gpus = _whole(pool["gpus"], f"{where}.gpus", 1, MOST_GPUS)
     count = _whole(pool.get("count", 1), f"{where}.count", 1, _MOST_NODES)
     used = _whole(pool.get("used", 0), f"{where}.used", 0, gpus)
     labels = pool.get("labels") or {}
