@@ -77,15 +77,17 @@ def _beside(name: str) -> bool:
 
 def _look(file: Path, folder: Path) -> Counted | Refused | UnreadFile:
     shown = str(file.relative_to(folder)) if file != folder else file.name
+    quant = file.with_name("hf_quant_config.json")
+    at_fault = ""
     try:
         config = json_document(read_text(file), infinite=True)
-        quant = file.with_name("hf_quant_config.json")
         if isinstance(config, dict) and file.name == "config.json" and quant.is_file():
+            at_fault = f"{quant.name}: "
             config = _with_quantization(config, json_document(read_text(quant), infinite=True))
     except InputError as error:
         return UnreadFile(shown, str(error))
     except DocumentError as error:
-        return UnreadFile(shown, f"{file}: {error}")
+        return UnreadFile(shown, f"{at_fault}{error}")
     named = config.get("_name_or_path") if isinstance(config, Mapping) else None
     names = [*_names(file.absolute()), *([named] if isinstance(named, str) else [])]
     published = published_count(names)

@@ -227,9 +227,16 @@ def test_a_file_that_is_not_json_costs_no_other_file(
     put(name, content)
     result = check(tmp_path / "configs")
     assert result.exit_code == 2
-    assert message in result.stdout
+    assert f"Not read:\n  {name}: {message}" in result.stdout
     assert "1 within 1 %" in result.stdout
     assert "1 not read" in result.stdout
+
+
+def test_a_broken_quantisation_beside_a_config_is_named(put: Put, tmp_path: Path) -> None:
+    put("m/config.json")
+    put("m/hf_quant_config.json", "{")
+    (row,) = rows(tmp_path / "configs").values()
+    assert row["notRead"].startswith("hf_quant_config.json: not JSON: ")
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", '"text"', "{}"])
