@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -11,8 +13,19 @@ def environment_proxy(server: str) -> str | None:
 
     Clients ask once. With ``trust_env``, aiohttp would read the variables in another thread for each request, and the
     file ``~/.netrc``, whose ``default`` entry collides with the bearer token.
+
+    ``NO_PROXY`` may hold address ranges, such as that of the cluster's Services, which Python's own reader ignores.
     """
-    parts = urlsplit(server)
+    parts, proxies = urlsplit(server), getproxies()
     if not parts.hostname or proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
-    return getproxies().get(parts.scheme)
+    return None if _is_within(parts.hostname, proxies.get("no", "")) else proxies.get(parts.scheme)
+
+
+def _is_within(host: str, ranges: str) -> bool:
+    """Return whether a host is an address in one of the ranges in a list; other entries of the list do not count."""
+    for text in ranges.split(","):
+        with suppress(ValueError):
+            if ip_address(host) in ip_network(text.strip(), strict=False):
+                return True
+    return False

@@ -27,6 +27,18 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"HTTP_PROXY": "http://proxy:3128"}, "http://127.0.0.1:8001", "http://proxy:3128"),
         ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "10.0.0.1"}, "https://10.0.0.1:6443", None),
         ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": ".example.com"}, "https://api.example.com:443", None),
+        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": ".svc, 10.96.0.0/12"}, "https://10.96.0.1:443", None),
+        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "fd00::/108,a"}, "https://[fd00::1]:443", None),
+        (
+            {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "10.96.0.0/12"},
+            "https://10.0.0.1:6443",
+            "http://proxy:3128",
+        ),
+        (
+            {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "10.0.0.0/8"},
+            "https://api.example.com",
+            "http://proxy:3128",
+        ),
         ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "*"}, "https://api.example.com", None),
         ({"HTTPS_PROXY": "http://proxy:3128"}, "not a URL", None),
     ],
