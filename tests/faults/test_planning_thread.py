@@ -19,8 +19,9 @@ from energylens.controller.writing.failures import Failures
 from energylens.decide.deployment.observed.observation import PlanChoice
 from energylens.decide.deployment.plans.inputs import Inputs
 from energylens.decide.deployment.plans.planning import PlanningService
-from energylens.planner.answers import SearchNeededError
-from energylens.planner.types import ClusterSnapshot
+from energylens.planner.answers import Question, SearchNeededError
+from energylens.planner.search.candidates import Candidates
+from energylens.planner.types import ClusterSnapshot, PlanningResult
 
 
 async def test_every_plan_is_made_in_the_same_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,10 +111,7 @@ async def test_a_known_plan_is_not_behind_the_search_for_another(monkeypatch: py
     monkeypatch.setattr(SearchNeededError, "search", held)
     world.cluster.put(llama("other", slo={"itlMilliseconds": 77}))
     world.cluster.put(llama("equal"))
-    queue = KeyQueue(lambda key: "status" not in world.cluster.objects["LLMDeployment", *key])
-    searches, metrics = Searches(queue), Metrics(world.store)
-    failures = Failures(world.port, world.store, world.clock, metrics, "test")
-    workers = Workers(queue, world.reconciler.attempt, failures.show, metrics, world.clock, searches.put)
+    queue, searches, workers = working(world)
     searching = asyncio.create_task(searches.run())
     for key in (other, equal):
         queue.add(key)
@@ -123,6 +121,44 @@ async def test_a_known_plan_is_not_behind_the_search_for_another(monkeypatch: py
     goes_on.set()
     await asyncio.wait_for(workers.step(), 10.0)
     assert world.condition("PlanReady", other)["status"] == "True"
+    assert queue.idle
+    searching.cancel()
+
+
+def working(world: World) -> tuple[KeyQueue, Searches, Workers]:
+    queue = KeyQueue(lambda key: "status" not in world.cluster.objects["LLMDeployment", *key])
+    searches, metrics = Searches(queue), Metrics(world.store)
+    failures = Failures(world.port, world.store, world.clock, metrics, "test")
+    return queue, searches, Workers(queue, world.reconciler.attempt, failures.show, metrics, world.clock, searches.put)
+
+
+async def test_a_request_for_a_key_during_its_search_begins_no_other_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, searches_made = World(), list[str]()
+    began, goes_on, original = threading.Event(), threading.Event(), Question.searched
+
+    def held(self: Question) -> tuple[PlanningResult, Candidates | None]:
+        searches_made.append(threading.current_thread().name)
+        began.set()
+        assert goes_on.wait(10.0)
+        return original(self)
+
+    monkeypatch.setattr(Question, "searched", held)
+    world.cluster.put(llama())
+    queue, searches, workers = working(world)
+    # Once while the search waits for its turn, and twice while it runs.
+    for _ in range(2):
+        queue.add(KEY)
+        await workers.step()
+    searching = asyncio.create_task(searches.run())
+    assert await asyncio.to_thread(began.wait, 10.0)
+    for _ in range(2):
+        queue.add(KEY)
+        await asyncio.wait_for(workers.step(), 10.0)
+    assert (queue.unfinished, len(queue)) == (1, 0)
+    goes_on.set()
+    await asyncio.wait_for(workers.step(), 10.0)
+    assert world.condition("PlanReady")["status"] == "True"
+    assert [name.partition("_")[0] for name in searches_made] == ["searcher"]
     assert queue.idle
     searching.cancel()
 

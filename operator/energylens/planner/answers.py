@@ -110,6 +110,9 @@ class Question:
 class SearchNeededError(Exception):
     """The answer to a question is not kept, and the search for it takes up to seconds."""
 
+    began = ended = False
+    """Whether :meth:`search` was called, and whether it has ended, also by an error."""
+
     def __init__(self, answers: Answers, asked: _Asked) -> None:
         """Say that ``answers`` has no answer to a question."""
         super().__init__("the plan must be searched for")
@@ -127,7 +130,11 @@ class SearchNeededError(Exception):
         Raises:
             PlanCheckError: The finished plan breaks a limit that it was made under.
         """
-        self._answers.search(self._asked)
+        self.began = True
+        try:
+            self._answers.search(self._asked)
+        finally:
+            self.ended = True
 
 
 class Answers:
@@ -185,8 +192,8 @@ class Answers:
 
     def search(self, asked: _Asked) -> None:
         """Keep the answer to a question, which for a while does not depend on how often the question is asked."""
-        if self._known(asked) is not None:
-            # An equal question needed the answer, too.
+        if (self._known(asked) or self._refusal(asked)) is not None:
+            # An equal question needed the answer, too, or the search was asked for twice.
             return
         answer = self._new(asked)
         if isinstance(answer, Feasible):

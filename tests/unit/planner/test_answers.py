@@ -168,7 +168,11 @@ def test_that_there_is_no_plan_is_known_to_who_asked_until_the_cluster_changes(
     with pytest.raises(SearchNeededError) as needed:
         answers.of(question, searching=False)
     needed.value.search()
+    assert (needed.value.began, needed.value.ended) == (True, True)
     assert answers.of(question, searching=False) == question.planned(None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Question, "searched", refuse)
+        needed.value.search()
     metadata = question.deployment.metadata.model_copy(update={"name": "other"})
     other = replace(question, deployment=question.deployment.model_copy(update={"metadata": metadata}))
     for changed in (other, asked(make_deployment(**limit), models["8b"], gpus, free=7)):

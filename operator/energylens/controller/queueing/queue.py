@@ -99,6 +99,10 @@ class KeyQueue:
         if found is not None:
             self._add(key, Lane.FOUND, found[1])
 
+    def went_on(self, key: Key) -> bool:
+        """Return whether a key that was put aside no longer waits: it was served for another request since."""
+        return key not in self._aside and key not in self._busy
+
     def _aside_of(self, queue: QueueName) -> list[float]:
         """Return since when the keys of a queue wait that are set aside and in no lane."""
         lanes = _lanes_of(queue)

@@ -110,8 +110,8 @@ class Reconciler:
         self._accounts = accounts or EnergyAccounts(store, _never_counted, clock, settings.budgets, lambda key: None)
         self._look_at_budgets = look_at_budgets
         self._decided: dict[Key, tuple[str, str]] = {}
-        self._searched: dict[Key, set[str]] = {}
-        """Questions that were searched for beside the passes, by the deployment whose passes needed the answer."""
+        self._searched: dict[Key, dict[str, SearchNeededError]] = {}
+        """The last search beside the passes for each question, by the deployment whose passes needed the answer."""
         self._one_plan_at_a_time = Turns()
         # glibc gives each thread an arena that keeps the memory of the largest search of the thread: 262 MiB with six
         # threads that take turns, 168 MiB with one.
@@ -267,7 +267,7 @@ class Reconciler:
         return decide(inputs, planning, allowed, live, now=self._clock.now(), account=account)
 
     async def _planned(self, key: Key, inputs: Inputs) -> PlanChoice:
-        """Return the plan to follow. The same search is asked for once: if its answer no longer holds, search at once.
+        """Return the plan to follow. If the answer of an ended search no longer holds, search at once.
 
         Raises:
             SearchNeededError: The plan must be searched for before the next attempt.
@@ -275,10 +275,14 @@ class Reconciler:
         try:
             planning = await self._in_planner(partial(self._planning.planning_for, inputs, searching=False))
         except SearchNeededError as needed:
-            searched = self._searched.setdefault(key, set())
-            if needed.question not in searched:
-                searched.add(needed.question)
+            searched = self._searched.setdefault(key, {})
+            before = searched.get(needed.question)
+            if before is None or not before.began:
+                searched[needed.question] = needed
                 raise
+            if not before.ended:
+                # The key was asked for during its search. A newer search would replace it at each such request.
+                raise before from None
             planning = await self._in_planner(self._planning.planning_for, inputs)
         self._searched.pop(key, None)
         return planning

@@ -24,11 +24,11 @@ class HeldError(SearchNeededError):
     """A search that ends when it is told to."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.began, self.ends = threading.Event(), threading.Event()
+        self.entered, self.ends = threading.Event(), threading.Event()
         self.error = error
 
     def search(self) -> None:
-        self.began.set()
+        self.entered.set()
         assert self.ends.wait(10.0)
         if self.error is not None:
             raise self.error
@@ -48,7 +48,7 @@ async def put(queue: KeyQueue, searches: Searches, key: Key, needed: HeldError) 
 
 
 async def began(needed: HeldError) -> None:
-    assert await asyncio.to_thread(needed.began.wait, 10.0)
+    assert await asyncio.to_thread(needed.entered.wait, 10.0)
 
 
 @contextmanager
@@ -111,3 +111,49 @@ async def test_a_key_whose_question_changed_meanwhile_waits_for_the_newer_answer
         assert len(queue) == 0
         newer.ends.set()
         assert await asyncio.wait_for(queue.take(), 10.0) == A
+
+
+async def test_a_key_that_was_served_meanwhile_is_not_searched_for(queue: KeyQueue) -> None:
+    searches, running_one, left, last = Searches(queue), HeldError(), HeldError(), HeldError()
+    with running(searches):
+        await put(queue, searches, A, running_one)
+        await began(running_one)
+        await put(queue, searches, B, left)
+        await put(queue, searches, C, last)
+        # B is deleted.
+        queue.add(B)
+        assert await queue.take() == B
+        queue.done(B)
+        for needed in (running_one, last):
+            needed.ends.set()
+        for key in (A, C):
+            assert await asyncio.wait_for(queue.take(), 10.0) == key
+            queue.done(key)
+        await put(queue, searches, A, running_one)
+        assert await asyncio.wait_for(queue.take(), 10.0) == A
+    assert not left.entered.is_set()
+
+
+async def test_new_specs_without_end_do_not_keep_a_running_deployment_from_another_plan() -> None:
+    queue = KeyQueue(lambda key: key[1] != "old")
+    searches, order = Searches(queue), list[str]()
+    keys: list[Key] = [("team", name) for name in ("old", "a", "b", "c", "d", "e")]
+    for key in keys:
+        needed = HeldError()
+        needed.ends.set()
+        await put(queue, searches, key, needed)
+    with running(searches):
+        for _ in keys:
+            key = await asyncio.wait_for(queue.take(), 10.0)
+            order.append(key[1])
+            queue.done(key)
+    assert order == ["a", "b", "c", "old", "d", "e"]
+
+
+async def test_a_key_that_is_put_aside_keeps_nothing_of_its_pass(queue: KeyQueue) -> None:
+    searches, needed = Searches(queue), HeldError()
+    with suppress(SearchNeededError):
+        raise needed
+    assert needed.__traceback__ is not None
+    await put(queue, searches, A, needed)
+    assert needed.__traceback__ is None
