@@ -24,7 +24,7 @@ from tests.support.faulty_proxy import Cut, Events, faulty_proxy
 from energylens.cli.commands.operator import operator as command
 from energylens.clock import SystemClock
 from energylens.cluster.connecting import connect
-from energylens.controller import acting, process, runner
+from energylens.controller import acting, arrival, process, runner
 from energylens.controller.acting import Acting
 from energylens.controller.endpoints.http import listen
 from energylens.controller.options import Options
@@ -280,7 +280,7 @@ async def test_objects_that_never_arrive_fail_the_liveness_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "LOOK_SECONDS", 0.001)
-    monkeypatch.setattr(acting, "STUCK_LISTS", 2)
+    monkeypatch.setattr(arrival, "STUCK_LISTS", 2)
     node = {"metadata": {"name": "n0", "uid": "u0", "resourceVersion": "1"}}
     with (
         api_server(items={"nodes": [node]}, withheld={"nodes"}) as server,

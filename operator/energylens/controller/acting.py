@@ -12,6 +12,7 @@ import kopf
 from energylens.clock import Clock
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import LEADER_WORKER_SET
+from energylens.controller.arrival import WATCHING, Arrival
 from energylens.controller.memory import giving_back
 from energylens.controller.options import Options
 from energylens.controller.parts import Parts
@@ -27,13 +28,10 @@ from energylens.measure.scrape import HttpScraper
 from energylens.measure.source import EnergySource
 
 KIND_CHECK_SECONDS = 10.0
-STUCK_LISTS = 12
-"""Consecutive lists, 5 s apart, without progress after which a watch counts as lost silently (kopf issue 1276)."""
 POOL_SECONDS = 10.0
 """Seconds between two checks whether corrections must be stored; lost corrections are learned again within hours."""
 KOPF_STOP_SECONDS = 2.0
 """Seconds for kopf to stop, and again after it was cancelled; a pod has 30 s to stop, and users wait less."""
-WATCHING, INITIAL_LISTS = "watching", "the initial lists"
 
 log = logging.getLogger("energylens")
 
@@ -69,8 +67,7 @@ class Acting:
         self._cluster = cluster
         self._parts = Parts(options, cluster, http, clock, prometheus, process)
         self._has_watched = False
-        self._fewest_missing = float("inf")
-        """Listed objects that had not arrived, at best, also before the watches were started again."""
+        self._arrival = Arrival(process, self._parts.sweeper.settle)
         self._synced = asyncio.Event()
         self._changed = asyncio.Event()
         """Set when the current watches must be restarted."""
@@ -240,7 +237,7 @@ class Acting:
         """Wait for the initial lists before any write, because an incomplete view would undo existing objects."""
         await ready.wait()
         watched_before, self._has_watched = self._has_watched, True
-        if not await self._comes_in():
+        if not await self._arrival.completes():
             changed.set()
             return
         if watched_before or self._process.health.heartbeats.has_listed_again:
@@ -252,20 +249,6 @@ class Acting:
                 self._parts.queue.add_again(key)
         self._process.health.synced = True
         self._synced.set()
-
-    async def _comes_in(self) -> bool:
-        """Return True when the store is complete; False if it makes no progress because a watch is dead."""
-        stuck = 0
-        while missing := await self._process.until_done(self._parts.sweeper.settle, LISTING):
-            stuck = 0 if len(missing) < self._fewest_missing else stuck + 1
-            self._fewest_missing = min(self._fewest_missing, len(missing))
-            problem = f"{len(missing)} listed objects have not arrived, such as {missing[0]}" if stuck else ""
-            self._process.health.report(INITIAL_LISTS, problem, curable=True)
-            if stuck >= STUCK_LISTS:
-                return False
-        self._fewest_missing = float("inf")
-        self._process.health.report(INITIAL_LISTS, "", curable=True)
-        return True
 
     async def _sweep(self, changed: asyncio.Event) -> None:
         """Find changes that the watches missed, and restart watches that keep missing changes."""
