@@ -23,6 +23,10 @@ class UnusableConfigError(Exception):
     """The kubeconfig gives no usable access to the API server; one line."""
 
 
+class NoConfigError(UnusableConfigError):
+    """No kubeconfig was named, and none is where kubectl looks for one."""
+
+
 def check_kubeconfig(kubeconfig: Path | None, context: str | None = None) -> None:
     """Check that kubeconfig files have all parts of a connection: a context, its cluster and user, an installed plugin.
 
@@ -37,8 +41,9 @@ def check_kubeconfig(kubeconfig: Path | None, context: str | None = None) -> Non
     where = f"--kubeconfig={kubeconfig}" if kubeconfig is not None else f"the kubeconfig ({_shown(files)})"
     found = [file for file in files if file.exists()]
     if not found:
-        advice = "" if kubeconfig is not None else "; name one by --kubeconfig or in $KUBECONFIG"
-        raise UnusableConfigError(f"{where}: there is no such file{advice}")
+        if kubeconfig is not None:
+            raise UnusableConfigError(f"{where}: there is no such file")
+        raise NoConfigError(f"{where}: there is no such file; name one by --kubeconfig or in $KUBECONFIG")
     parts = [_document(file, where if len(files) == 1 else f"{where}: {file}") for file in found]
     contexts = _named(parts, "contexts")
     known = f"its contexts are {', '.join(contexts)}" if contexts else "it has no context"

@@ -283,6 +283,27 @@ def test_the_files_of_the_environment_count_together(tmp_path: Path, monkeypatch
     check_kubeconfig(None)
 
 
+ASKED = str(Path(__file__).resolve().parents[3] / "examples" / "llama-3.1-70b.yaml")
+
+
+@pytest.mark.parametrize(
+    ("command", "ending"),
+    [
+        (("plan", "-f", ASKED), ", or describe a cluster by --inventory FILE"),
+        (("explain", "-f", ASKED), ", or describe a cluster by --inventory FILE"),
+        (("fleet", "-f", ASKED), ", or describe a cluster by --inventory FILE"),
+        (("status",), ""),
+    ],
+)
+def test_without_a_kubeconfig_the_other_sources_are_named(
+    command: tuple[str, ...], ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 2
+    assert result.stderr.endswith(f": there is no such file; name one by --kubeconfig or in $KUBECONFIG{ending}\n")
+
+
 def test_what_the_client_only_logs_is_kept() -> None:
     import logging
 

@@ -112,7 +112,7 @@ def read_cluster(
 
     from energylens.cluster.connecting import connect_as_user
     from energylens.cluster.errors import ClusterError, UnauthorizedError
-    from energylens.cluster.kubeconfig import UnusableConfigError
+    from energylens.cluster.kubeconfig import NoConfigError, UnusableConfigError
 
     async def read() -> LiveObjects:
         client, own = await connect_as_user(access.kubeconfig, access.context)
@@ -143,8 +143,18 @@ def read_cluster(
             f"{error}: the API server does not accept your credentials; they may have expired: log in again, or name "
             "another context by --context"
         ) from error
+    except NoConfigError as error:
+        raise InputError(f"{error}{_other_source()}") from error
     except (UnusableConfigError, ClusterError) as error:
         raise InputError(str(error)) from error
+
+
+def _other_source() -> str:
+    """Return how the running command is used without a cluster; "" if it needs one."""
+    running = click.get_current_context(silent=True)
+    if running is None or all(parameter.name != "inventory" for parameter in running.command.params):
+        return ""
+    return ", or describe a cluster by --inventory FILE"
 
 
 async def _listed(
