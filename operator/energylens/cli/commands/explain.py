@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import click
@@ -31,6 +32,7 @@ _OVERRIDES = {
     "tokens": "max_batched_tokens",
 }
 _KEYS = (*_OVERRIDES, "gpu", "cap")
+_LAYOUT = re.compile(r"(TP|PP|EP|DP)[0-9]+(-(TP|PP|EP|DP)[0-9]+)*", re.IGNORECASE)
 
 
 @click.command()
@@ -40,8 +42,8 @@ _KEYS = (*_OVERRIDES, "gpu", "cap")
     "--why",
     metavar="KEY=VALUE[,...]",
     help="Explain why no plan with these values was chosen: tp, pp, ep, dp, replicas, batch, tokens (of a step), gpu, "
-    "or cap in W per GPU (cap=none: the product's limit). Example: tp=4,gpu=H100. The planner chooses the other "
-    "values.",
+    "or cap in W per GPU (cap=none: the product's limit). A layout as plans print it, such as TP8-PP2, stands for "
+    "tp=8,pp=2. Example: tp=4,gpu=H100. The planner chooses the other values.",
 )
 @WHAT_IF
 @OUTPUT
@@ -83,12 +85,10 @@ def parse_choice(text: str) -> Choice:
     """
     values: dict[str, str] = {}
     for part in text.split(","):
-        key, equals, value = (word.strip() for word in part.partition("="))
-        if not equals or key not in _KEYS:
-            raise InputError(f"--why {part.strip()!r}: must be KEY=VALUE with KEY one of {', '.join(_KEYS)}")
-        if key in values:
-            raise InputError(f"--why: {key} appears twice")
-        values[key] = value
+        for key, value in _pairs(part.strip()):
+            if key in values:
+                raise InputError(f"--why: {key} appears twice")
+            values[key] = value
     counts = {_OVERRIDES[key]: _whole(key, value) for key, value in values.items() if key in _OVERRIDES}
     product = None
     if "gpu" in values:
@@ -99,6 +99,18 @@ def parse_choice(text: str) -> Choice:
     cap = values.get("cap")
     watts = None if cap is None else math.nan if cap.lower() == "none" else float(_whole("cap", cap))
     return Choice(product, Overrides().model_copy(update=counts), watts)
+
+
+def _pairs(part: str) -> list[tuple[str, str]]:
+    """Return the keys and values of ``KEY=VALUE``, or of a layout as `describe_layout` prints it."""
+    if _LAYOUT.fullmatch(part):
+        return [(size[:2].lower(), size[2:]) for size in part.split("-")]
+    key, equals, value = (word.strip() for word in part.partition("="))
+    if not equals or key not in _KEYS:
+        raise InputError(
+            f"--why {part!r}: must be KEY=VALUE with KEY one of {', '.join(_KEYS)}, or a layout such as TP8-PP2"
+        )
+    return [(key, value)]
 
 
 def _whole(key: str, value: str) -> int:

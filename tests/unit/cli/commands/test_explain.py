@@ -9,11 +9,27 @@ import pytest
 import yaml
 from tests.unit.cli.conftest import POOLS, Run, Write, chat, compare, run
 
+from energylens.api.llmdeployment.plan import describe_layout
 from energylens.api.quantity import parse_quantity
+from energylens.cli.commands.explain import parse_choice
 
 ROOT = Path(__file__).resolve().parents[4]
 EXAMPLE, INVENTORY = ROOT / "examples" / "llama-3.1-70b.yaml", ROOT / "examples" / "inventory.yaml"
 TIGHT = {"percentile": "P50", "ttftMilliseconds": 2000, "itlMilliseconds": 15}
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"tensor": 4, "pipeline": 1, "expert": 1, "data": 1},
+        {"tensor": 8, "pipeline": 2, "expert": 1, "data": 1},
+        {"tensor": 1, "pipeline": 1, "expert": 8, "data": 8},
+    ],
+)
+def test_a_layout_is_taken_as_plans_print_it(sizes: dict[str, int]) -> None:
+    keys = {"tensor": "tp", "pipeline": "pp", "expert": "ep", "data": "dp"}
+    written = ",".join(f"{keys[name]}={size}" for name, size in sizes.items() if size > 1 or name == "tensor")
+    assert parse_choice(f"{describe_layout(**sizes)}, gpu=H100") == parse_choice(f"{written},gpu=H100")
 
 
 @pytest.mark.parametrize(
@@ -62,8 +78,11 @@ KEYS = "tp, pp, ep, dp, replicas, batch, tokens, gpu, cap"
 @pytest.mark.parametrize(
     ("why", "message"),
     [
-        ("tp", f"--why 'tp': must be KEY=VALUE with KEY one of {KEYS}"),
-        ("tensor=4", f"--why 'tensor=4': must be KEY=VALUE with KEY one of {KEYS}"),
+        ("tp", f"--why 'tp': must be KEY=VALUE with KEY one of {KEYS}, or a layout such as TP8-PP2"),
+        ("tensor=4", f"--why 'tensor=4': must be KEY=VALUE with KEY one of {KEYS}, or a layout such as TP8-PP2"),
+        ("TP4-XP2", f"--why 'TP4-XP2': must be KEY=VALUE with KEY one of {KEYS}, or a layout such as TP8-PP2"),
+        ("TP4,tp=4", "--why: tp appears twice"),
+        ("TP4-PP0", "--why pp=0: must be a whole number of at least 1"),
         ("tp=4,tp=8", "--why: tp appears twice"),
         ("tp=0", "--why tp=0: must be a whole number of at least 1"),
         ("cap=max", "--why cap=max: must be a whole number of at least 1"),
