@@ -36,12 +36,14 @@ def snapshot_from_inventory(document: object, product_label: Callable[[str], str
     Raises:
         InventoryError: A field is missing, unknown or out of range.
     """
-    pools = document.get("nodes") if isinstance(document, Mapping) else None
-    if not isinstance(pools, list) or not pools:
+    if not isinstance(document, Mapping) or "nodes" not in document:
         raise InventoryError(
             "the inventory must have a list `nodes` of {product, gpus, count}, or be a List of Kubernetes objects as "
             "`kubectl get nodes,pods -A -o json` prints it"
         )
+    pools = document["nodes"]
+    if not isinstance(pools, list) or not pools:
+        raise InventoryError(f"nodes={pools!r}: must be a list of {{product, gpus, count}} with at least one entry")
     nodes: list[GpuNode] = []
     for number, pool in enumerate(pools):
         nodes += _pool(pool, f"nodes[{number}]", product_label)

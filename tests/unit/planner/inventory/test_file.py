@@ -59,7 +59,11 @@ def test_the_words_of_an_unknown_product_are_shown_without_quotes() -> None:
     ("document", "message"),
     [
         (None, "must have a list `nodes`"),
-        ({"nodes": []}, "must have a list `nodes`"),
+        ({"pools": []}, "must have a list `nodes`"),
+        ({"nodes": []}, r"^nodes=\[\]: must be a list of \{product, gpus, count\} with at least one entry$"),
+        ({"nodes": 3}, "^nodes=3: must be a list of .* with at least one entry$"),
+        ({"nodes": None}, "^nodes=None: must be a list of .* with at least one entry$"),
+        ({"nodes": {}}, r"^nodes=\{\}: must be a list of .* with at least one entry$"),
         ([{"product": "H100", "gpus": 8}], "must have a list `nodes`"),
         ({"nodes": ["H100"]}, r"nodes\[0\]: must be a mapping"),
         ({"nodes": [{"product": "H100", "gpu": 8}]}, r"nodes\[0\]: unknown field 'gpu'; allowed: product, gpus, count"),
