@@ -19,7 +19,8 @@ from energylens.controller.writing.failures import Failures
 from energylens.decide.deployment.observed.observation import PlanChoice
 from energylens.decide.deployment.plans.inputs import Inputs
 from energylens.decide.deployment.plans.planning import PlanningService
-from energylens.planner.answers import Question, SearchNeededError
+from energylens.planner.answers import SearchNeededError
+from energylens.planner.question import Question
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.types import ClusterSnapshot, PlanningResult
 

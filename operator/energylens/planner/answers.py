@@ -21,24 +21,19 @@ from dataclasses import replace
 from threading import Lock
 from typing import Any, NamedTuple
 
-from energylens.api.llmdeployment import LLMDeployment
 from energylens.planner.engines import EngineSettings
 from energylens.planner.inventory.network import with_networks
 from energylens.planner.inventory.nodes import allowed_nodes, usable_nodes
-from energylens.planner.planning import effective_allowance, plan, plan_again, plan_and_solution
+from energylens.planner.question import Question
 from energylens.planner.search.candidates import Candidates
-from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.identity import identified, inputs_hash, sealed
 from energylens.planner.search.job_room import admits
-from energylens.planner.search.problem import kept_candidates
 from energylens.planner.search.reach import inventory_within, is_tried, places_within
 from energylens.planner.shelf import Shelf
 from energylens.planner.surplus import under
 from energylens.planner.types import ClusterSnapshot, Feasible, GpuNode, Infeasible, PlanningResult, PowerAllowance
-from energylens.predictor import Predictor
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.requantize import UnsupportedQuantizationError, with_quantization
-from energylens.predictor.types import GpuSpec
 from energylens.records import dataclass
 
 MOST_BYTES = 24 * 2**20
@@ -51,60 +46,6 @@ MOST_OF_ONE = 2
 MOST_LATEST = 16
 """Number of the latest answers that are kept whatever is asked most: an answer of :meth:`SearchNeededError.search` is
 asked for next. About 75 kB each."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """The arguments of :func:`energylens.planner.plan`."""
-
-    deployment: LLMDeployment
-    model: ModelSpec
-    """The checkpoint's shape."""
-    snapshot: ClusterSnapshot
-    gpus: Mapping[str, GpuSpec]
-    """Known GPU products."""
-    predictor: Predictor
-    allowance: PowerAllowance | None = None
-    corrections: Corrections | None = None
-
-    def planned(self, allowance: PowerAllowance | None) -> PlanningResult:
-        """Return a newly planned answer."""
-        return plan(
-            self.deployment,
-            self.model,
-            self.snapshot,
-            self.gpus,
-            self.predictor,
-            allowance=allowance,
-            corrections=self.corrections,
-        )
-
-    def searched(self) -> tuple[PlanningResult, Candidates | None]:
-        """Return a newly planned answer without an allowance, and the candidates for :meth:`chosen_again`."""
-        answer, solution = plan_and_solution(
-            self.deployment, self.model, self.snapshot, self.gpus, self.predictor, corrections=self.corrections
-        )
-        if solution is None or not isinstance(answer, Feasible):
-            return answer, None
-        return answer, kept_candidates(solution, self.deployment.spec)
-
-    def chosen_again(self, rows: Candidates, most: int | None) -> Feasible | None:
-        """Return the answer found among candidates of the same question; None if only a search can tell."""
-        return plan_again(
-            self.deployment,
-            self.model,
-            self.snapshot,
-            self.gpus,
-            self.predictor,
-            rows,
-            most,
-            corrections=self.corrections,
-        )
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether the spec itself limits power, apart from all budgets."""
-        return effective_allowance(self.deployment.spec, None) is not None
 
 
 class SearchNeededError(Exception):
@@ -148,8 +89,8 @@ class Answers:
         up and plans draw more power."""
         self._latest: OrderedDict[str, _Kept] = OrderedDict()
         """The latest answers by spec, those that are not in ``_kept``."""
-        self._without_plan: OrderedDict[_Asker, tuple[ClusterSnapshot, Infeasible]] = OrderedDict()
-        """The cluster in which :meth:`search` found no plan, and why."""
+        self._without_plan: OrderedDict[_Asker, _NoPlan] = OrderedDict()
+        """Why :meth:`search` found no plan."""
         self._without_power: OrderedDict[tuple[str, PowerAllowance], _Refused] = OrderedDict()
         """By spec and available watts: why no plan fits."""
         self._lock = Lock()
@@ -198,8 +139,9 @@ class Answers:
         answer = self._new(asked)
         if isinstance(answer, Feasible):
             return
+        refused = _Refused(answer, asked.within(answer.most_gpus), asked.places(answer.most_gpus))
         with self._lock:
-            self._without_plan[asked.asker] = asked.question.snapshot, answer
+            self._without_plan[asked.asker] = _NoPlan(asked.question.snapshot, refused)
             self._without_plan.move_to_end(asked.asker)
             while len(self._without_plan) > MOST_LATEST:
                 self._without_plan.popitem(last=False)
@@ -215,10 +157,23 @@ class Answers:
         return answer
 
     def _refusal(self, asked: _Asked) -> Infeasible | None:
-        """Return why :meth:`search` found no plan in the same cluster; None if it did not search there."""
+        """Return why :meth:`search` found no plan in the same cluster; None if it did not search there.
+
+        If nodes changed while it searched, but none that the plan could use, the answer holds for the cluster after the
+        change, too: a filling cluster changes with every plan. It holds for no later change, because its message may
+        name other nodes.
+        """
+        snapshot = asked.question.snapshot
         with self._lock:
-            snapshot, answer = self._without_plan.get(asked.asker, (None, None))
-        return answer if snapshot == asked.question.snapshot else None
+            found = self._without_plan.get(asked.asker)
+        if found is None:
+            return None
+        if found.snapshot != snapshot:
+            if found.is_later or not found.refused.still_holds(asked):
+                return None
+            with self._lock:
+                self._without_plan[asked.asker] = _NoPlan(snapshot, found.refused, is_later=True)
+        return found.refused.answer
 
     def _within(self, asked: _Asked, allowance: PowerAllowance) -> PlanningResult:
         """Return the answer to a question whose best plan draws more than the allowance."""
@@ -308,7 +263,7 @@ def _unpacked(packed: bytes) -> Any:
 
 @dataclass(frozen=True)
 class _Refused:
-    """The answer that no plan fits the available power, and the cluster for which it was found."""
+    """The answer that there is no plan, and the part of the cluster for which it was found."""
 
     answer: Infeasible
     within: _Key
@@ -318,6 +273,16 @@ class _Refused:
         """Return whether the answer holds for a question with the same spec and watts in the current cluster."""
         most = self.answer.most_gpus
         return asked.within(most) == self.within and asked.places(most) == self.places
+
+
+@dataclass(frozen=True)
+class _NoPlan:
+    """The cluster in which there is no plan, and why."""
+
+    snapshot: ClusterSnapshot
+    refused: _Refused
+    is_later: bool = False
+    """Whether the search was in an earlier cluster."""
 
 
 class _Key(NamedTuple):

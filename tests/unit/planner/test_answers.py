@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tests.unit.planner.conftest import H100, H200, L40S, ArithmeticPredictor
 
 from energylens.api.llmdeployment import LLMDeployment
-from energylens.planner.answers import MOST_LATEST, Answers, Question, SearchNeededError
+from energylens.planner.answers import MOST_LATEST, Answers, SearchNeededError
 from energylens.planner.planning import plan, plan_again, plan_and_solution
+from energylens.planner.question import Question
 from energylens.planner.search.problem import kept_candidates
 from energylens.planner.types import ClusterSnapshot, Feasible, GpuAllocation, GpuNode, PlanningResult
 from energylens.predictor.model.architecture import ModelSpec
@@ -178,6 +179,31 @@ def test_that_there_is_no_plan_is_known_to_who_asked_until_the_cluster_changes(
     for changed in (other, asked(make_deployment(**limit), models["8b"], gpus, free=7)):
         with pytest.raises(SearchNeededError):
             answers.of(changed, searching=False)
+
+
+def test_that_there_is_no_plan_holds_after_one_change_of_nodes_that_cannot_be_used(
+    make_deployment: Callable[..., LLMDeployment], models: dict[str, ModelSpec], gpus: dict[str, GpuSpec]
+) -> None:
+    hardware = {"maxGPUs": 1, "nodeSelector": {"pool": "a"}}
+    answers, deployment = Answers(), make_deployment(hardware=hardware, slo={"itlMilliseconds": 1})
+
+    def question(*, free: int = 8, free_elsewhere: int) -> Question:
+        nodes = tuple(
+            GpuNode(pool, H100, 8, (GpuAllocation("team/other", 8 - gpus),), {"pool": pool})
+            for pool, gpus in (("a", free), ("b", free_elsewhere))
+        )
+        return Question(deployment, models["8b"], ClusterSnapshot(nodes), gpus, ArithmeticPredictor())  # type: ignore[arg-type]
+
+    with pytest.raises(SearchNeededError) as needed:
+        answers.of(question(free_elsewhere=8), searching=False)
+    needed.value.search()
+    with pytest.raises(SearchNeededError):
+        answers.of(question(free=0, free_elsewhere=8), searching=False)
+    later = question(free_elsewhere=7)
+    for _ in range(2):
+        assert answers.of(later, searching=False) == later.planned(None)
+    with pytest.raises(SearchNeededError):
+        answers.of(question(free_elsewhere=6), searching=False)
 
 
 def asked(deployment: LLMDeployment, model: ModelSpec, gpus: Mapping[str, GpuSpec], *, free: int) -> Question:

@@ -13,7 +13,8 @@ from tests.unit.planner.search.large import MODELS, PRODUCTS, asked, cluster, pr
 from energylens.data import load_gpus, load_model, load_predictor
 from energylens.planner import answers as kept_answers
 from energylens.planner import plan, plan_inputs_hash
-from energylens.planner.answers import Answers, Question
+from energylens.planner.answers import Answers
+from energylens.planner.question import Question
 from energylens.planner.search import problem as problems
 from energylens.planner.search import reach
 from energylens.planner.search.evaluate import evaluate

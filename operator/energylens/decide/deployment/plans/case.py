@@ -11,9 +11,10 @@ from energylens.decide.deployment.loads.following import at_load, most_carried
 from energylens.decide.deployment.loads.load import FollowedLoad
 from energylens.decide.deployment.plans.inputs import Inputs
 from energylens.planner import effective_allowance, plan_inputs_hash
-from energylens.planner.answers import Answers, Question
+from energylens.planner.answers import Answers
 from energylens.planner.inventory.nodes import usable_nodes
 from energylens.planner.pairs import plan_pair_again
+from energylens.planner.question import Question
 from energylens.planner.search.describe import joules
 from energylens.planner.search.identity import is_made_from
 from energylens.planner.search.job_room import admits
