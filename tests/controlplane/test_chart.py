@@ -354,6 +354,9 @@ def test_alerts_and_dashboard_are_the_files_of_the_chart(helm: Helm) -> None:
         (("nodeSelector.gpu=true",), ("nodeSelector/gpu", "got boolean, want string")),
         (("tolerations[0].value=true",), ("tolerations/0/value", "got boolean, want string")),
         (("operator.env[0].name=A", "operator.env[0].value=1"), ("operator/env/0/value", "got number, want string")),
+        (("operator.volumes[0].emptyDir.medium=Memory",), ("operator/volumes/0", "missing property 'name'")),
+        (("operator.volumes[0].name=tmp",), ("operator.volumes[0].name=tmp", "config, tmp")),
+        (("operator.volumes[0].name=ca", "operator.volumes[1].name=ca"), ("operator.volumes[1].name=ca", "tmp, ca")),
         (("metrics.service.enabled=false", "metrics.serviceMonitor.enabled=true"), ("metrics.service.enabled",)),
     ],
 )

@@ -129,3 +129,14 @@ def test_every_setting_is_read_by_the_operator() -> None:
     settings: list[type[BaseModel]] = [Settings, MeasurementSettings, PrometheusSettings, BudgetSettings]
     fields_of = {f"{each.__name__}.{name}" for each in settings for name in each.model_fields}
     assert {name for name in fields_of if name.rsplit(".", 1)[-1] not in read} == set()
+
+
+def test_additional_volumes_are_named_and_take_no_name_of_the_charts_own() -> None:
+    template = (CHART / "templates" / "deployment.yaml").read_text()
+    own = template.split("\n      volumes:")[1].split("{{- with")[0]
+    taken = " ".join(f'"{name}"' for name in re.findall(r"- name: (\S+)", own))
+    assert template.startswith(f"{{{{- $taken := list {taken} }}}}\n")
+    volume = schema()["properties"]["operator"]["properties"]["volumes"]["items"]
+    assert volume["required"] == ["name"]
+    pattern = volume["properties"]["name"]["pattern"]
+    assert [text for text in ("ca", "a-1", "", "A_b", "a-") if re.search(pattern, text)] == ["ca", "a-1"]
