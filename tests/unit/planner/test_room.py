@@ -204,3 +204,130 @@ def test_jobs_that_hold_the_hours_are_named() -> None:
         "to 2026-03-01T00:30:00Z, and 1 more"
     )
     assert holders_text(JobRoom(T0, T0, holders=holders[:1]), T0 + 1800, T0 + 9999) == ""
+
+
+def test_periods_of_equal_length_that_leave_equal_energy_stand_together() -> None:
+    ends = (T0, *(T0 + n * 3600 for n in range(1, 5)), T0 + 5 * 3600, T0 + 5 * 3600 + 60)
+    room = EnergyRoom("budget", 2000, ends, (5.0, 5.0, 5.0, 5.0, 5.0, 7.0, 7.0))
+    first, *others = room.runs
+    assert (first.end, first.count, first.left) == (T0, 1, 5.0)
+    assert [(run.begin, run.seconds, run.count, run.left) for run in others] == [
+        (T0, 3600, 4, 5.0),
+        (T0 + 4 * 3600, 3600, 1, 7.0),
+        (T0 + 5 * 3600, 60, 1, 7.0),
+    ]
+    assert others[0].end == T0 + 4 * 3600
+    assert EnergyRoom("budget", 2000, (), ()).runs == ()
+
+
+def test_power_is_reserved_until_the_gpus_are_free_or_the_last_answer_is_late() -> None:
+    jobs = courses((100, 1.0, 500, 9.0, 40, 2.0, 600), (100, 1.0, 500, 9.0, 0, 2.0, 700))
+    assert jobs.seconds.tolist() == [640.0, 700.0]
+
+
+def test_energy_left_is_rounded_down_to_hundredths_of_the_limit() -> None:
+    assert EnergyRoom("budget", 2000, (T0, T0 + 9), (61.0, 19.9)).in_steps() == [3, 0]
+    assert EnergyRoom("budget", 50, (T0, T0 + 9), (7.9, 0.9)).in_steps() == [7, 0]
+
+
+def test_only_periods_that_a_job_touches_count() -> None:
+    hour = courses((0, 0.0, 3600, 100.0, 0, 0.0, 3600))
+    room = EnergyRoom("budget", 2000, (T0 + 3600, T0 + 7200, T0 + 10_800), (0.0, 130.0, 0.0))
+    # The job begins where the first period ends, and ends where the last one begins.
+    assert room.excess(hour, T0 + 3600, T0).tolist() == [-30.0]
+    assert room.excess(hour, T0 + 1800, T0).tolist() == [50.0]
+    assert room.excess(hour, T0 + 3660, T0).tolist() == pytest.approx([100 / 60])
+    assert room.suffices(hour, np.asarray([T0 + 3600, T0 + 3540, T0 + 3660]), T0).tolist() == [True, False, False]
+    exact = EnergyRoom("budget", 2000, (T0 + 3600,), (100.0,))
+    assert exact.suffices(hour, np.asarray([T0]), T0).tolist() == [True]
+    assert JobRoom(T0, T0, energy=(exact,)).fit(hour).energy[0].tolist() == [True]
+
+
+def test_the_worst_of_many_periods_is_in_the_midst_of_the_requests() -> None:
+    ends = tuple(T0 + n * 3600 for n in range(1, 61))
+    room = EnergyRoom("budget", 2000, ends, (1e6, *(100.0 for _ in ends[1:])))
+    # The requests begin and end inside of the periods with numbers 20 and 22 from the second one on.
+    job = courses((21 * 3600 + 1800, 10.0, 7200, 500.0, 9 * 3600, 20.0, 23 * 3600 + 1800))
+    assert room.excess(job, T0, T0).tolist() == [400.0]
+    # All requests are inside of one period, with half an hour of start before and none of idle time after.
+    short = courses((30 * 3600 + 1800, 10.0, 1800, 500.0, 0, 0.0, 31 * 3600))
+    assert room.excess(short, T0, T0).tolist() == [155.0]
+
+
+def test_no_start_is_looked_for_after_four_weeks() -> None:
+    weeks = 28 * 24 * 3600
+    job = courses((0, 0.0, 900, 500.0, 0, 0.0, 900))
+    first = T0 // QUARTER
+    at_last = JobRoom(T0, T0, T0 + 2 * weeks, quarters=(first, first + weeks // QUARTER), watts=(100.0, 900.0))
+    after = JobRoom(T0, T0, T0 + 2 * weeks, quarters=(first, first + weeks // QUARTER + 1), watts=(100.0, 900.0))
+    assert at_last.first_fit(job, T0, T0 + 2 * weeks) == T0 + weeks
+    assert after.first_fit(job, T0, T0 + 2 * weeks) is None
+    assert (at_last.fit(job).together.tolist(), after.fit(job).together.tolist()) == ([True], [False])
+    assert (at_last.fit(job).left_watts.tolist(), after.fit(job).left_watts.tolist()) == ([900.0], [100.0])
+
+
+def test_the_last_start_leaves_time_for_the_slowest_end_of_the_quickest_job() -> None:
+    first = T0 // QUARTER
+    room = JobRoom(T0, T0, T0 + 4500, quarters=(first, first + 4), watts=(100.0, 500.0))
+    in_time, late = (0, 0.0, 800, 500.0, 0, 0.0, 900), (0, 0.0, 800, 500.0, 0, 0.0, 901)
+    assert room.fit(courses(in_time, late)).together.tolist() == [True, False]
+    assert room.fit(courses(in_time, late)).left_watts.tolist() == [500.0, 100.0]
+    endless = (0, 0.0, 800, 500.0, 0, 0.0, float("inf"))
+    assert room.fit(courses(in_time, endless)).together.tolist() == [True, False]  # type: ignore[arg-type]
+
+
+def test_idle_gpus_need_their_own_power_only_while_some_are_idle() -> None:
+    first = T0 // QUARTER
+    room = JobRoom(T0, T0, quarters=(first, first + 1, first + 3), watts=(500.0, 100.0, 900.0))
+    idle, greedy = (0, 0.0, 900, 500.0, 1800, 100.0, 900), (0, 0.0, 900, 500.0, 1800, 101.0, 900)
+    for job, left in ((idle, 500.0), (greedy, 499.0)):
+        assert room.fit(courses(job)).left_watts.tolist() == [left]
+        assert room.fits_at(courses(job), np.asarray([T0])).tolist() == [left == 500.0]
+    # The reservation lasts until the slowest end; without idle time, idle power is not drawn.
+    ends = courses((0, 0.0, 900, 500.0, 0, 300.0, 900))
+    assert room.fit(ends).left_watts.tolist() == [500.0]
+    assert room.fits_at(ends, np.asarray([T0, T0 + 900, T0 + 2700])).tolist() == [True, False, True]
+
+
+def test_a_further_limit_counts_from_the_first_quarter_of_an_hour_on() -> None:
+    assert JobRoom(T0 + 1800, T0 + 900).within(300.0).quarters == (T0 // QUARTER + 1,)
+    assert JobRoom(T0, T0 + 900).within(300.0).quarters == (T0 // QUARTER,)
+
+
+def test_after_the_last_period_energy_is_not_limited() -> None:
+    hour = courses((0, 0.0, 3600, 100.0, 0, 0.0, 3600))
+    room = EnergyRoom("budget", 2000, (T0 + 3600,), (50.0,))
+    starts = np.asarray([T0, T0 + 1764, T0 + 1800, T0 + 3600, T0 + 7200])
+    assert room.suffices(hour, starts, T0).tolist() == [False, False, True, True, True]
+    almost = EnergyRoom("budget", 2000, (T0 + 3600,), (99.99,))
+    assert almost.suffices(hour, np.asarray([T0]), T0).tolist() == [False]
+
+
+def test_a_job_that_ends_before_the_power_changes_has_the_power_of_now() -> None:
+    first = T0 // QUARTER
+    room = JobRoom(T0, T0, quarters=(first, first + 50), watts=(500.0, 100.0))
+    job = courses((0, 0.0, 900, 500.0, 0, 0.0, 900))
+    assert room.fits_at(job, np.asarray([T0])).tolist() == [True]
+    assert JobRoom(T0, T0, quarters=(first, first + 1), watts=(100.0, 900.0)).first_fit(job, T0) == T0 + QUARTER
+
+
+@pytest.mark.parametrize("quarters", [9, 10])
+def test_the_longest_job_decides_which_starts_are_alike(quarters: int) -> None:
+    first = T0 // QUARTER
+    room = JobRoom(T0, T0, T0 + 40 * QUARTER, quarters=(first, first + 8, first + 9), watts=(900.0, 100.0, 900.0))
+    seconds = quarters * QUARTER
+    long, short = (0, 0.0, seconds, 500.0, 0, 0.0, seconds), (0, 0.0, 900, 500.0, 0, 0.0, 900)
+    assert room.fit(courses(long)).together.tolist() == [True]
+    assert room.fit(courses(short, long)).together.tolist() == [True, True]
+
+
+def test_starts_that_differ_in_power_or_energy_are_all_tried() -> None:
+    first, job = T0 // QUARTER, courses((0, 0.0, 1800, 500.0, 0, 0.0, 1800))
+    changes = tuple(first + n for n in (0, 8, 9, 16, 17))
+    power = JobRoom(T0, T0, T0 + 28_800, quarters=changes, watts=(900.0, 100.0, 900.0, 100.0, 900.0))
+    # The power falls for a quarter of an hour twice, with the same starts before.
+    assert [(start - T0) // QUARTER for start in power._starts(job)] == [0, 6, 7, 8]
+    hourly = EnergyRoom("budget", 500, tuple(T0 + n * 3600 for n in range(1, 7)), (400.0, *(500.0,) * 5))
+    energy = JobRoom(T0, T0, T0 + 28_800, energy=(hourly,))
+    # Some starts of an hour let the job reach the next period; the last ones let the job outlast all periods.
+    assert [(start - T0) // QUARTER for start in energy._starts(job)] == [0, 2, 3, 4, 6, 7, 22, 23, 24]
