@@ -137,6 +137,10 @@ def test_two_objectives_out_of_reach_are_named_as_a_pair(attempt: Attempt) -> No
             {"slo": {"itlMilliseconds": 20}, "energy": {"powerCap": {"mode": "Fixed", "wattsPerGPU": 150}}},
             {"spec.energy.powerCap.wattsPerGPU"},
         ),
+        (
+            {"planning": {"overrides": {"tensorParallel": 1, "pipelineParallel": 1}}},
+            {"spec.planning.overrides.tensorParallel", "spec.planning.overrides.pipelineParallel"},
+        ),
     ],
 )
 def test_every_constraint_has_its_change(parts: dict[str, Any], fields: set[str], attempt: Attempt) -> None:
