@@ -243,6 +243,22 @@ async def test_a_start_lists_nothing_again_and_new_watches_look_for_what_went_me
             assert len(sweeps) == 1
 
 
+async def test_a_kept_connection_answers_after_new_watches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with api_server(unserved={"energybudgets"}) as server:
+        async with running(server, tmp_path, monkeypatch) as operator, aiohttp.ClientSession() as scraper:
+            page = f"http://127.0.0.1:{operator.port}/metrics"
+            await operator.until(lambda said: said == "200 ok")
+            # Younger than kopf, and not from a request of its own pool.
+            async with scraper.get(page) as response:
+                assert response.status == 200
+                await response.read()
+            server.unserved = set()
+            await operator.until(lambda said: "energybudgets" in server.watched)
+            await operator.until(lambda said: said == "200 ok")
+            async with asyncio.timeout(60), scraper.get(page) as response:
+                assert "energylens_leading 1.0" in await response.text()
+
+
 async def test_kinds_that_come_and_go_are_watched_while_they_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,6 +179,7 @@ class Acting:
             await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
             watching.cancel()
             await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
+            self._process.drop_connections()
             await self._process.health.heartbeats.close_sessions()
         if not watching.done() and not self._process.stop.is_set():
             # It would cancel the tasks of the next watch.

@@ -26,6 +26,8 @@ class Process:
     """Set when the process is to end."""
     stop_on_signals: Callable[[], None]
     """Sets the signal handlers, which kopf replaces by its own when it starts."""
+    drop_connections: Callable[[], None]
+    """Closes the connections of probes and scrapes, whose tasks kopf cancels when it stops; clients open new ones."""
 
     async def until_done(self, step: Callable[[], Awaitable[T]], what: str) -> T:
         """Return the result of a step, which is retried while the API server fails it; ``what`` names the step."""

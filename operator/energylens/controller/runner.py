@@ -73,13 +73,15 @@ class Operator:
         )
         self._rights = Rights(cluster, options.namespaces, self._health.report)
         self._stop = asyncio.Event()
+        self._server: web.Server | None = None
+        """Serves probes and metrics; None until it listens."""
         self._acting = Acting(
             options,
             FencedCluster(cluster, lambda: self._lease.is_held),
             http,
             clock,
             prometheus,
-            Process(self._identity, self._health, self._stop, self._stop_on_signals),
+            Process(self._identity, self._health, self._stop, self._stop_on_signals, self._drop_connections),
         )
 
     async def run(self) -> None:
@@ -105,6 +107,7 @@ class Operator:
         rights = asyncio.create_task(self._rights.watch())
         try:
             await listen(runner, self._options.metrics_host, self._options.metrics_port)
+            self._server = runner.server
             await self._lead(self._lease)
         except ListenError as error:
             raise StartError(f"--metrics-port={self._options.metrics_port}: {error}") from error
@@ -155,6 +158,11 @@ class Operator:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RELEASE_SECONDS):
                 await lease.release()
+
+    def _drop_connections(self) -> None:
+        # A connection without its task would stay open, and answer nothing.
+        for connection in () if self._server is None else list(self._server.connections):
+            connection.force_close()
 
     def _stop_on_signals(self) -> None:
         loop = asyncio.get_running_loop()

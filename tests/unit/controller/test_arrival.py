@@ -25,7 +25,7 @@ class Lists:
         self.clock = ManualClock()
         self.health = Health(self.clock, SILENCE_SECONDS)
         self.health.leading = True
-        process = Process("me", self.health, asyncio.Event(), lambda: None)
+        process = Process("me", self.health, asyncio.Event(), lambda: None, lambda: None)
         self.arrival = Arrival(process, self._settle)
         self._lacking: Iterator[int] = iter(())
 
