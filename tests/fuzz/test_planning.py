@@ -25,7 +25,7 @@ from energylens.cli.main import cli
 from energylens.cli.text.status import as_object, page
 from energylens.cli.text.tables import dump
 from energylens.data import find_gpu
-from energylens.planner import answers, plan
+from energylens.planner import plan, question
 from energylens.planner.types import PlanningResult
 
 EXAMPLES = int(os.environ.get("ENERGYLENS_FUZZ_EXAMPLES", "300"))
@@ -73,7 +73,7 @@ def plans() -> Iterator[dict[str, PlanningResult]]:
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answers, "plan", once)
+        patch.setattr(question, "plan", once)
         yield known
 
 
